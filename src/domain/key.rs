@@ -1,0 +1,194 @@
+//! API keys and who stands behind a request.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::company::CompanyId;
+use super::scope::{Scope, ScopeSet};
+use super::time::Timestamp;
+
+/// The public part of an API key: 12 characters of `0-9A-Za-z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId([u8; KeyId::LENGTH]);
+
+/// A text that is not a key id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a key id is 12 letters and digits")]
+pub struct ParseKeyIdError;
+
+impl KeyId {
+    /// Characters of a key id.
+    pub const LENGTH: usize = 12;
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = ParseKeyIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes: [u8; Self::LENGTH] = text.as_bytes().try_into().map_err(|_| ParseKeyIdError)?;
+        if bytes.iter().all(u8::is_ascii_alphanumeric) { Ok(Self(bytes)) } else { Err(ParseKeyIdError) }
+    }
+}
+
+/// The families of calls that are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bucket {
+    /// Reading.
+    Read,
+    /// Publishing.
+    Write,
+    /// Administration.
+    Admin,
+}
+
+impl Bucket {
+    /// The bucket as it is written on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Calls per minute that one key may make, where they differ from the configuration; 0 = unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RateOverrides {
+    /// Of the bucket `read`.
+    pub read: Option<u32>,
+    /// Of the bucket `write`.
+    pub write: Option<u32>,
+    /// Of the bucket `admin`.
+    pub admin: Option<u32>,
+}
+
+impl RateOverrides {
+    /// The override of `bucket`, if there is one.
+    #[must_use]
+    pub const fn of(&self, bucket: Bucket) -> Option<u32> {
+        match bucket {
+            Bucket::Read => self.read,
+            Bucket::Write => self.write,
+            Bucket::Admin => self.admin,
+        }
+    }
+}
+
+/// What somebody asks for who creates a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewKey {
+    /// The company it acts for; none makes a system key.
+    pub company: Option<CompanyId>,
+    /// A name for people, at most 200 characters.
+    pub name: String,
+    /// What it may do; never empty.
+    pub scopes: ScopeSet,
+    /// Its own rates.
+    pub rates: RateOverrides,
+    /// From when on it is refused.
+    pub expires: Option<Timestamp>,
+    /// The networks it may come from; empty = any.
+    pub networks: Vec<IpNet>,
+    /// What the types it publishes must start with, in lower case; empty = any.
+    pub type_prefixes: Vec<String>,
+}
+
+/// An API key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Its public part.
+    pub id: KeyId,
+    /// What it was created with.
+    pub grant: NewKey,
+    /// HMAC-SHA-256 of the secret under the pepper.
+    pub secret_hash: [u8; 32],
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it was revoked; from then on it is refused.
+    pub revoked: Option<Timestamp>,
+    /// When it was last used, to the hour.
+    pub last_used: Option<Timestamp>,
+}
+
+impl ApiKey {
+    /// Whether the key is refused at `now`, because it was revoked or has expired.
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.revoked.is_some() || self.grant.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Whether the key may publish events of this type (in lower case).
+    #[must_use]
+    pub fn may_publish(&self, folded: &str) -> bool {
+        let prefixes = &self.grant.type_prefixes;
+        prefixes.is_empty() || prefixes.iter().any(|prefix| folded.starts_with(prefix.as_str()))
+    }
+}
+
+/// Who makes a request.
+#[derive(Debug, Clone)]
+pub enum Principal {
+    /// The holder of an API key.
+    Key(Arc<ApiKey>),
+    /// Whoever may open the local socket: the administrator of the machine.
+    Local,
+}
+
+impl Principal {
+    /// The company the principal acts for; none for system keys and the local administrator.
+    #[must_use]
+    pub fn company(&self) -> Option<CompanyId> {
+        match self {
+            Self::Key(key) => key.grant.company,
+            Self::Local => None,
+        }
+    }
+
+    /// Whether the principal may do what `scope` names.
+    #[must_use]
+    pub fn allows(&self, scope: Scope) -> bool {
+        match self {
+            Self::Key(key) => key.grant.scopes.allows(scope),
+            Self::Local => true,
+        }
+    }
+
+    /// How the audit log names the principal: `key:{id}` or `local`.
+    #[must_use]
+    pub fn audit_name(&self) -> String {
+        match self {
+            Self::Key(key) => format!("key:{}", key.id),
+            Self::Local => "local".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_id_is_twelve_letters_and_digits() {
+        assert_eq!("abcDEF012345".parse::<KeyId>().unwrap().as_str(), "abcDEF012345");
+        for text in ["", "abcDEF01234", "abcDEF0123456", "abcDEF01234_"] {
+            assert_eq!(text.parse::<KeyId>(), Err(ParseKeyIdError));
+        }
+    }
+}

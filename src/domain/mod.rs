@@ -1,0 +1,13 @@
+//! Words and rules of Lutine.
+//!
+//! Nothing in here does I/O or waits; time and chance are arguments. Whoever needs a
+//! format (stored records, JSON) makes it in its own layer.
+
+pub mod clock;
+pub mod company;
+pub mod cursor;
+pub mod event;
+pub mod filter;
+pub mod key;
+pub mod scope;
+pub mod time;

@@ -1,0 +1,2 @@
+//! Lutine: an events appliance for insurers.
+pub mod domain;
