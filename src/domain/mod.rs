@@ -4,10 +4,12 @@
 //! format (stored records, JSON) makes it in its own layer.
 
 pub mod clock;
+pub mod clock_guard;
 pub mod company;
 pub mod cursor;
 pub mod event;
 pub mod filter;
 pub mod key;
 pub mod scope;
+pub mod text;
 pub mod time;

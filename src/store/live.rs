@@ -1,0 +1,296 @@
+//! A segment that is written to, or waits to be sealed: one redb file and its indexes in memory.
+//!
+//! The file is written in key order only. What a sealed segment looks up in sorted tables (chunks by id, chunks by type,
+//! dedupe keys) is kept in memory here, and rebuilt from the file at start.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::RwLock;
+
+use bytes::{Bytes, BytesMut};
+use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, TableError};
+
+use super::StorageFault;
+use super::chunk::{self, Chunk, ChunkError};
+use super::disk::{Disk, OpenMode};
+use super::prepared::{DedupeEntry, DedupeHash};
+use super::records::{self, SegmentMeta};
+use super::segment::{KindNames, SegmentReads, fetch_chunk};
+use super::tables::{ChunkKey, CompanyTables, DEDUPE_LOG, DEDUPE_ROW_BYTES, META, NAMES, chunk_key};
+use crate::domain::company::CompanyId;
+use crate::domain::cursor::Position;
+use crate::domain::event::EventId;
+use crate::domain::time::Timestamp;
+
+/// redb's cache for the file that is written to.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// The path of an unsealed segment.
+pub(super) fn file_name(number: u64) -> String {
+    format!("log/{number}.redb")
+}
+
+/// One company's part of the index.
+#[derive(Debug, Default)]
+pub(super) struct CompanyIndex {
+    /// Keys of its chunks, ascending in both parts.
+    pub chunks: Vec<ChunkKey>,
+    /// For each kind the places in `chunks` that hold it.
+    pub kinds: BTreeMap<u32, Vec<u32>>,
+    /// Its newest event.
+    pub last: Option<Position>,
+}
+
+/// What is kept in memory beside an unsealed file.
+#[derive(Debug, Default)]
+pub(super) struct LiveIndex {
+    pub companies: BTreeMap<CompanyId, CompanyIndex>,
+    pub names: KindNames,
+    pub dedupe: HashMap<DedupeHash, DedupeEntry>,
+    pub events: u64,
+    /// First and last event of the segment.
+    pub span: Option<(Position, Position)>,
+    /// Bytes of chunks written.
+    pub chunk_bytes: u64,
+}
+
+impl LiveIndex {
+    /// Takes a chunk into the index; it must follow all of its company's chunks.
+    pub fn add_chunk(&mut self, company: CompanyId, chunk: &Chunk) {
+        let (Some(first), Some(last)) = (chunk.record(0), chunk.record(chunk.count().saturating_sub(1))) else { return };
+        let index = self.companies.entry(company).or_default();
+        let place = u32::try_from(index.chunks.len()).unwrap_or(u32::MAX);
+        index.chunks.push(chunk_key(first.created, first.id));
+        for record in chunk.records() {
+            let places = index.kinds.entry(record.kind).or_default();
+            if places.last() != Some(&place) {
+                places.push(place);
+            }
+        }
+        let position = |record: &chunk::Record| Position { created: record.created, id: record.id };
+        index.last = Some(position(&last));
+        self.events += chunk.count() as u64;
+        self.chunk_bytes += chunk.bytes().len() as u64;
+        self.span = Some(match self.span {
+            None => (position(&first), position(&last)),
+            Some((start, end)) => (start.min(position(&first)), end.max(position(&last))),
+        });
+    }
+}
+
+/// An unsealed segment.
+#[derive(Debug)]
+pub(super) struct LiveSegment {
+    pub number: u64,
+    pub database: Database,
+    pub index: RwLock<LiveIndex>,
+}
+
+impl LiveSegment {
+    /// Makes the file with its first commit, and syncs it and its folder. A leftover of the same name is replaced.
+    pub fn create(disk: &dyn Disk, number: u64, epoch: u32) -> Result<Self, StorageFault> {
+        let name = file_name(number);
+        if disk.list("log")?.iter().any(|existing| name.ends_with(&format!("/{existing}"))) {
+            disk.remove(&name)?;
+        }
+        let storage = disk.open(&name, OpenMode::CreateNew)?;
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?;
+        let mut transaction = database.begin_write()?;
+        transaction.set_quick_repair(true);
+        let meta = SegmentMeta { format: records::STORE_FORMAT, number, epoch, summary: None };
+        transaction.open_table(META)?.insert("about", records::encode(&meta)?.as_slice())?;
+        transaction.commit()?;
+        disk.sync_folder("log")?;
+        Ok(Self { number, database, index: RwLock::default() })
+    }
+
+    /// Opens the file and rebuilds the index from it; every chunk's checksum is checked on the way.
+    pub fn open(disk: &dyn Disk, number: u64) -> Result<Self, StorageFault> {
+        let storage = disk.open(&file_name(number), OpenMode::ReadWrite)?;
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?;
+        let mut index = LiveIndex::default();
+        let transaction = database.begin_read()?;
+        let meta = transaction.open_table(META)?;
+        let about = meta.get("about")?.ok_or(StorageFault::MissingMeta { segment: number })?;
+        let about: SegmentMeta = records::decode(about.value())?;
+        if about.format > records::STORE_FORMAT {
+            return Err(StorageFault::NewerFormat { found: about.format, known: records::STORE_FORMAT });
+        }
+        if let Some(names) = existing(transaction.open_table(NAMES))? {
+            for row in names.iter()? {
+                let (kind, name) = row?;
+                index.names.insert(kind.value(), name.value());
+            }
+        }
+        if let Some(log) = existing(transaction.open_table(DEDUPE_LOG))? {
+            for row in log.iter()? {
+                let (_, rows) = row?;
+                for packed in rows.value().chunks_exact(DEDUPE_ROW_BYTES) {
+                    if let Some((hash, entry)) = unpack_dedupe(packed) {
+                        index.dedupe.insert(hash, entry);
+                    }
+                }
+            }
+        }
+        let companies: Vec<CompanyId> = transaction
+            .list_tables()?
+            .filter_map(|table| {
+                let name = redb::TableHandle::name(&table).strip_prefix("events/")?.parse().ok()?;
+                Some(CompanyId(name))
+            })
+            .collect();
+        for company in companies {
+            let tables = CompanyTables::of(company);
+            let events = transaction.open_table(tables.events())?;
+            for row in events.iter()? {
+                let (key, first_row) = row?;
+                let chunk = fetch_chunk(&transaction, number, key.value(), Bytes::copy_from_slice(first_row.value()))?;
+                index.add_chunk(company, &chunk);
+            }
+        }
+        drop(transaction);
+        Ok(Self { number, database, index: RwLock::new(index) })
+    }
+
+    /// An empty commit that makes the next open instant, whatever happens until then.
+    pub fn settle(&self) -> Result<(), StorageFault> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate).map_err(|error| StorageFault::Record(error.to_string()))?;
+        transaction.set_quick_repair(true);
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// The index; a panic of another thread while it held the lock does not hide it.
+    pub fn index(&self) -> std::sync::RwLockReadGuard<'_, LiveIndex> {
+        self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub fn index_mut(&self) -> std::sync::RwLockWriteGuard<'_, LiveIndex> {
+        self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl SegmentReads for LiveSegment {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn chunk(&self, company: CompanyId, key: ChunkKey) -> Result<Option<Chunk>, StorageFault> {
+        let transaction = self.database.begin_read()?;
+        let tables = CompanyTables::of(company);
+        let Some(events) = existing(transaction.open_table(tables.events()))? else { return Ok(None) };
+        let Some(row) = events.get(key)? else { return Ok(None) };
+        // Copied: a page that a slow client holds in an open segment could not be used again.
+        fetch_chunk(&transaction, self.number, key, Bytes::copy_from_slice(row.value())).map(Some)
+    }
+
+    fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault> {
+        let index = self.index();
+        let Some(company) = index.companies.get(&company) else { return Ok(Vec::new()) };
+        let above = company.chunks.partition_point(|key| *key <= (position.created.as_micros(), position.id.0));
+        Ok(if ascending {
+            company.chunks.iter().skip(above.saturating_sub(1)).take(limit).copied().collect()
+        } else {
+            let below = company.chunks.partition_point(|key| *key < (position.created.as_micros(), position.id.0));
+            company.chunks.iter().take(below).rev().take(limit).copied().collect()
+        })
+    }
+
+    fn typed_keys_from(
+        &self,
+        company: CompanyId,
+        kinds: &[u32],
+        position: Position,
+        ascending: bool,
+        limit: usize,
+    ) -> Result<Vec<ChunkKey>, StorageFault> {
+        let index = self.index();
+        let Some(company) = index.companies.get(&company) else { return Ok(Vec::new()) };
+        let at = (position.created.as_micros(), position.id.0);
+        let mut places: Vec<u32> = Vec::new();
+        for kind in kinds {
+            let Some(of_kind) = company.kinds.get(kind) else { continue };
+            let key_of = |place: &u32| company.chunks.get(*place as usize).copied().unwrap_or_default();
+            if ascending {
+                let from = of_kind.partition_point(|place| key_of(place) <= at).saturating_sub(1);
+                places.extend(of_kind.iter().skip(from).take(limit));
+            } else {
+                let to = of_kind.partition_point(|place| key_of(place) < at);
+                places.extend(of_kind.iter().take(to).rev().take(limit));
+            }
+        }
+        places.sort_unstable();
+        places.dedup();
+        if !ascending {
+            places.reverse();
+        }
+        Ok(places.iter().take(limit).filter_map(|place| company.chunks.get(*place as usize).copied()).collect())
+    }
+
+    fn key_of_id(&self, company: CompanyId, id: EventId) -> Result<Option<ChunkKey>, StorageFault> {
+        let index = self.index();
+        let Some(company) = index.companies.get(&company) else { return Ok(None) };
+        let after = company.chunks.partition_point(|key| key.1 <= id.0);
+        Ok(after.checked_sub(1).and_then(|place| company.chunks.get(place).copied()))
+    }
+
+    fn kinds_matching(&self, matches: &dyn Fn(&str, &str) -> bool) -> Result<Vec<u32>, StorageFault> {
+        Ok(self.index().names.matching(matches))
+    }
+
+    fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {
+        Ok(self.index().dedupe.get(&hash).copied())
+    }
+
+    fn span(&self) -> Option<(Position, Position)> {
+        self.index().span
+    }
+}
+
+/// The table, or none when nothing was ever written to it.
+pub(super) fn existing<T>(table: Result<T, TableError>) -> Result<Option<T>, StorageFault> {
+    match table {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// One row of `dedupe_log`.
+pub(super) fn pack_dedupe(out: &mut Vec<u8>, hash: DedupeHash, entry: &DedupeEntry) {
+    out.extend_from_slice(&hash.to_le_bytes());
+    out.extend_from_slice(&entry.id.0.to_le_bytes());
+    out.extend_from_slice(&entry.created.as_micros().to_le_bytes());
+    out.extend_from_slice(&entry.fingerprint.to_le_bytes());
+}
+
+fn unpack_dedupe(packed: &[u8]) -> Option<(DedupeHash, DedupeEntry)> {
+    let number = |at: usize| packed.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+    let hash = packed.get(..16)?.try_into().ok().map(u128::from_le_bytes)?;
+    let entry = DedupeEntry { id: EventId(number(16)?), created: Timestamp::from_micros(number(24)?), fingerprint: number(32)? };
+    Some((hash, entry))
+}
+
+/// Joins the rows of a chunk that is longer than one.
+pub(super) fn join_parts(
+    first_row: Bytes,
+    mut further: impl FnMut(u32) -> Result<Option<Vec<u8>>, StorageFault>,
+) -> Result<Result<Bytes, ChunkError>, StorageFault> {
+    let length = match chunk::total_length(&first_row) {
+        Ok(length) => length,
+        Err(error) => return Ok(Err(error)),
+    };
+    if length <= first_row.len() {
+        return Ok(Ok(first_row));
+    }
+    let mut whole = BytesMut::from(first_row);
+    let mut part = 1;
+    while whole.len() < length {
+        match further(part)? {
+            Some(row) if !row.is_empty() => whole.extend_from_slice(&row),
+            _ => return Ok(Err(ChunkError::Header)),
+        }
+        part += 1;
+    }
+    Ok(Ok(whole.freeze()))
+}

@@ -1,0 +1,276 @@
+//! A sealed segment: dense chunks and sorted indexes in a file that never changes again.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytes::Bytes;
+use redb::{Builder, OwnedAccessGuard, ReadOnlyDatabase, ReadableDatabase, ReadableTable};
+
+use super::StorageFault;
+use super::bloom::Bloom;
+use super::chunk::{self, Chunk};
+use super::disk::{Disk, OpenMode};
+use super::live::existing;
+use super::prepared::{DedupeEntry, DedupeHash};
+use super::records::{self, SegmentMeta, SegmentSummary};
+use super::segment::{KindNames, SegmentReads, fetch_chunk};
+use super::tables::{ChunkKey, CompanyTables, DEDUPE, META, NAMES};
+use crate::domain::company::CompanyId;
+use crate::domain::cursor::Position;
+use crate::domain::event::EventId;
+use crate::domain::time::Timestamp;
+
+/// redb's cache of one sealed file: room for its branch pages; the chunks come from the operating system's cache.
+const CACHE_BYTES: usize = 1024 * 1024;
+
+/// Sealed files that are open at the same time.
+const OPEN_MAX: usize = 48;
+
+/// The path of a sealed segment.
+pub(super) fn file_name(number: u64) -> String {
+    format!("log/{number}.sealed.redb")
+}
+
+/// The path of a sealed segment that is being written.
+pub(super) fn unfinished_name(number: u64) -> String {
+    format!("log/{number}.sealing")
+}
+
+/// What is open of a sealed file.
+#[derive(Debug)]
+struct OpenFile {
+    database: ReadOnlyDatabase,
+    names: KindNames,
+}
+
+/// Keeps the sealed files open that were opened last.
+#[derive(Debug, Default)]
+pub(super) struct OpenFiles(Mutex<VecDeque<Arc<OpenFile>>>);
+
+impl OpenFiles {
+    fn keep(&self, file: &Arc<OpenFile>) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.push_back(Arc::clone(file));
+        let closed = if open.len() > OPEN_MAX { open.pop_front() } else { None };
+        drop(open);
+        drop(closed);
+    }
+}
+
+/// A sealed segment; its file is opened when it is first read from.
+#[derive(Debug)]
+pub(super) struct SealedSegment {
+    number: u64,
+    disk: Arc<dyn Disk>,
+    pub summary: SegmentSummary,
+    filter: Bloom,
+    file: Mutex<Weak<OpenFile>>,
+    open_files: Arc<OpenFiles>,
+}
+
+/// A value of a sealed file that keeps its page in memory for as long as somebody sends it.
+struct PageOwner(OwnedAccessGuard<&'static [u8]>);
+
+impl AsRef<[u8]> for PageOwner {
+    fn as_ref(&self) -> &[u8] {
+        self.0.value()
+    }
+}
+
+/// Opens a closed file for reading; one that its writer could not close is closed properly first.
+fn open_database(disk: &dyn Disk, name: &str) -> Result<ReadOnlyDatabase, StorageFault> {
+    let read_only = || -> Result<_, StorageFault> {
+        let storage = disk.open(name, OpenMode::ReadOnly)?;
+        Ok(Builder::new().set_cache_size(CACHE_BYTES).open_read_only_with_backend(storage))
+    };
+    match read_only()? {
+        Err(redb::DatabaseError::RepairAborted) => {
+            let storage = disk.open(name, OpenMode::ReadWrite)?;
+            Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?.close()?;
+            Ok(read_only()??)
+        }
+        other => Ok(other?),
+    }
+}
+
+impl SealedSegment {
+    /// Reads what a sealed file says of itself, and its membership filter.
+    pub fn open(disk: &Arc<dyn Disk>, number: u64, open_files: &Arc<OpenFiles>) -> Result<Self, StorageFault> {
+        let database = open_database(disk.as_ref(), &file_name(number))?;
+        let transaction = database.begin_read()?;
+        let table = transaction.open_table(META)?;
+        let missing = || StorageFault::MissingMeta { segment: number };
+        let about: SegmentMeta = records::decode(table.get("about")?.ok_or_else(missing)?.value())?;
+        if about.format > records::STORE_FORMAT {
+            return Err(StorageFault::NewerFormat { found: about.format, known: records::STORE_FORMAT });
+        }
+        let summary = about.summary.filter(|_| about.number == number).ok_or_else(missing)?;
+        let filter = table.get("filter")?.and_then(|bytes| Bloom::from_bytes(bytes.value())).ok_or_else(missing)?;
+        Ok(Self {
+            number,
+            disk: Arc::clone(disk),
+            summary,
+            filter,
+            file: Mutex::new(Weak::new()),
+            open_files: Arc::clone(open_files),
+        })
+    }
+
+    fn file(&self) -> Result<Arc<OpenFile>, StorageFault> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = file.upgrade() {
+            return Ok(open);
+        }
+        let database = open_database(self.disk.as_ref(), &file_name(self.number))?;
+        let mut names = KindNames::default();
+        if let Some(table) = existing(database.begin_read()?.open_table(NAMES))? {
+            for row in table.iter()? {
+                let (kind, name) = row?;
+                names.insert(kind.value(), name.value());
+            }
+        }
+        let open = Arc::new(OpenFile { database, names });
+        *file = Arc::downgrade(&open);
+        self.open_files.keep(&open);
+        Ok(open)
+    }
+
+    /// All companies that have events here.
+    pub fn companies(&self) -> Result<Vec<CompanyId>, StorageFault> {
+        let file = self.file()?;
+        let transaction = file.database.begin_read()?;
+        let tables = transaction.list_tables()?;
+        Ok(tables.filter_map(|table| redb::TableHandle::name(&table).strip_prefix("events/")?.parse().ok().map(CompanyId)).collect())
+    }
+
+    /// The newest event of a company here.
+    pub fn last_of(&self, company: CompanyId) -> Result<Option<Position>, StorageFault> {
+        let file = self.file()?;
+        let transaction = file.database.begin_read()?;
+        let tables = CompanyTables::of(company);
+        let Some(events) = existing(transaction.open_table(tables.events()))? else { return Ok(None) };
+        let Some((key, _)) = events.last()? else { return Ok(None) };
+        let Some(chunk) = self.chunk(company, key.value())? else { return Ok(None) };
+        Ok(chunk.record(chunk.count().saturating_sub(1)).map(|record| Position { created: record.created, id: record.id }))
+    }
+
+    /// Every dedupe row, in the order of the hashes.
+    pub fn dedupe_rows(&self) -> Result<u64, StorageFault> {
+        let file = self.file()?;
+        let transaction = file.database.begin_read()?;
+        Ok(match existing(transaction.open_table(DEDUPE))? {
+            Some(table) => redb::ReadableTableMetadata::len(&table)?,
+            None => 0,
+        })
+    }
+}
+
+impl SegmentReads for SealedSegment {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn chunk(&self, company: CompanyId, key: ChunkKey) -> Result<Option<Chunk>, StorageFault> {
+        let file = self.file()?;
+        let transaction = file.database.begin_read()?;
+        let tables = CompanyTables::of(company);
+        let Some(events) = existing(transaction.open_table(tables.events()))? else { return Ok(None) };
+        let Some(row) = events.get_owned(key)? else { return Ok(None) };
+        fetch_chunk(&transaction, self.number, key, Bytes::from_owner(PageOwner(row))).map(Some)
+    }
+
+    fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault> {
+        let file = self.file()?;
+        let transaction = file.database.begin_read()?;
+        let tables = CompanyTables::of(company);
+        let Some(events) = existing(transaction.open_table(tables.events()))? else { return Ok(Vec::new()) };
+        let at = (position.created.as_micros(), position.id.0);
+        let mut keys = Vec::with_capacity(limit.min(64));
+        if ascending {
+            let start = match events.range(..=at)?.next_back() {
+                Some(row) => row?.0.value(),
+                None => (0, 0),
+            };
+            for row in events.range(start..)?.take(limit) {
+                keys.push(row?.0.value());
+            }
+        } else {
+            for row in events.range(..at)?.rev().take(limit) {
+                keys.push(row?.0.value());
+            }
+        }
+        Ok(keys)
+    }
+
+    fn typed_keys_from(
+        &self,
+        company: CompanyId,
+        kinds: &[u32],
+        position: Position,
+        ascending: bool,
+        limit: usize,
+    ) -> Result<Vec<ChunkKey>, StorageFault> {
+        let file = self.file()?;
+        let transaction = file.database.begin_read()?;
+        let tables = CompanyTables::of(company);
+        let Some(types) = existing(transaction.open_table(tables.types()))? else { return Ok(Vec::new()) };
+        let (created, id) = (position.created.as_micros(), position.id.0);
+        let mut keys = Vec::new();
+        for kind in kinds.iter().copied() {
+            let mut of_kind = |key: (u32, u64, u64)| keys.push((key.1, key.2));
+            if ascending {
+                let start = match types.range((kind, 0, 0)..=(kind, created, id))?.next_back() {
+                    Some(row) => row?.0.value(),
+                    None => (kind, 0, 0),
+                };
+                for row in types.range(start..=(kind, u64::MAX, u64::MAX))?.take(limit) {
+                    of_kind(row?.0.value());
+                }
+            } else {
+                for row in types.range((kind, 0, 0)..(kind, created, id))?.rev().take(limit) {
+                    of_kind(row?.0.value());
+                }
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        if !ascending {
+            keys.reverse();
+        }
+        keys.truncate(limit);
+        Ok(keys)
+    }
+
+    fn key_of_id(&self, company: CompanyId, id: EventId) -> Result<Option<ChunkKey>, StorageFault> {
+        let file = self.file()?;
+        let transaction = file.database.begin_read()?;
+        let tables = CompanyTables::of(company);
+        let Some(ids) = existing(transaction.open_table(tables.ids()))? else { return Ok(None) };
+        let Some(row) = ids.range(..=id.0)?.next_back() else { return Ok(None) };
+        let (first_id, first_created) = row?;
+        Ok(Some((first_created.value(), first_id.value())))
+    }
+
+    fn kinds_matching(&self, matches: &dyn Fn(&str, &str) -> bool) -> Result<Vec<u32>, StorageFault> {
+        Ok(self.file()?.names.matching(matches))
+    }
+
+    fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {
+        if !self.filter.may_contain(hash) {
+            return Ok(None);
+        }
+        let file = self.file()?;
+        let transaction = file.database.begin_read()?;
+        let Some(table) = existing(transaction.open_table(DEDUPE))? else { return Ok(None) };
+        Ok(table.get(hash)?.map(|row| {
+            let (id, created, fingerprint) = row.value();
+            DedupeEntry { id: EventId(id), created: Timestamp::from_micros(created), fingerprint }
+        }))
+    }
+
+    fn span(&self) -> Option<(Position, Position)> {
+        let at = |created, id| Position { created: Timestamp::from_micros(created), id: EventId(id) };
+        let summary = &self.summary;
+        Some((at(summary.first_created_us, summary.first_id), at(summary.last_created_us, summary.last_id)))
+    }
+}

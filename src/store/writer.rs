@@ -1,0 +1,345 @@
+//! The log's only writer: takes what waits, one transaction, commit, then tells.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use redb::Durability;
+use tracing::{info, warn};
+
+use super::chunk::{Chunk, ChunkBuilder};
+use super::live::{LiveSegment, pack_dedupe};
+use super::prepared::{DedupeEntry, DedupeHash, PreparedEvent, number_text};
+use super::queue::{Outcomes, Waiting};
+use super::seal::{chunk_target, insert_chunk};
+use super::segment::{Segment, SegmentReads};
+use super::tables::{CompanyTables, DEDUPE_LOG, NAMES, chunk_key};
+use super::{AppendError, Inner, StorageFault};
+use crate::domain::company::CompanyId;
+use crate::domain::cursor::Position;
+use crate::domain::event::{EventId, Receipt};
+use crate::domain::time::Timestamp;
+
+/// After so long without traffic an empty commit makes the next open instant.
+const SETTLE_AFTER: Duration = Duration::from_secs(2);
+/// Unsealed segments that may wait; with more, publishing is refused until one is sealed.
+pub(super) const WAITING_MAX: usize = 2;
+
+/// What the writer alone knows.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub open: Arc<LiveSegment>,
+    /// The newest event of the log.
+    pub last: Position,
+    /// When the open segment got its first event, in log time.
+    pub opened: Option<Timestamp>,
+    /// Commits since the last empty one.
+    pub unsettled: bool,
+    /// Stands in for the log as the source of ids when that bug is planted.
+    pub counter: u64,
+}
+
+/// What is decided about one event before anything is written.
+enum Decision {
+    New(Receipt),
+    Answer(Result<Receipt, AppendError>),
+}
+
+impl Writer {
+    /// Writes everything in `waiting` in one transaction, makes it visible, and answers.
+    pub fn commit(&mut self, inner: &Inner, waiting: Vec<Waiting>) -> Result<(), StorageFault> {
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let events: Vec<&PreparedEvent> = waiting.iter().flat_map(|one| one.events()).collect();
+        let created = inner.now().max(self.last.created);
+        let (decisions, dedupe) = self.decide(inner, &events, created)?;
+        let new: Vec<(&PreparedEvent, Receipt)> = events
+            .iter()
+            .zip(&decisions)
+            .filter_map(|(event, decision)| match decision {
+                Decision::New(receipt) => Some((*event, *receipt)),
+                Decision::Answer(_) => None,
+            })
+            .collect();
+        let tail = new.last().map(|(_, receipt)| Position { created, id: receipt.id });
+        if inner.faults.acknowledge_before_commit {
+            let answers = decisions.iter().map(Decision::answer).collect();
+            let plan = self.write(inner, &new, &dedupe, Some((answers, waiting)))?;
+            self.publish(inner, plan, &dedupe, tail, created);
+            return Ok(());
+        }
+        if tail.is_some() {
+            let plan = self.write(inner, &new, &dedupe, None)?;
+            self.publish(inner, plan, &dedupe, tail, created);
+        }
+        let answers = decisions.iter().map(Decision::answer).collect();
+        drop(new);
+        drop(events);
+        tell(waiting, answers);
+        Ok(())
+    }
+
+    /// Gives ids to what is new, and finds what is not.
+    fn decide(
+        &self,
+        inner: &Inner,
+        events: &[&PreparedEvent],
+        created: Timestamp,
+    ) -> Result<(Vec<Decision>, HashMap<DedupeHash, DedupeEntry>), StorageFault> {
+        let mut next = if inner.faults.ids_from_counter { self.counter } else { self.last.id.0 };
+        let mut fresh: HashMap<DedupeHash, DedupeEntry> = HashMap::new();
+        let mut decisions = Vec::with_capacity(events.len());
+        let list = inner.segments.load();
+        let cutoff = inner.cutoff_at(created);
+        for event in events {
+            let known = match event.dedupe {
+                None => None,
+                Some(dedupe) => match fresh.get(&dedupe.hash) {
+                    Some(entry) => Some(*entry),
+                    None => {
+                        // The publisher's thread has asked the segments that were sealed then; what is left is asked here.
+                        let mut found = None;
+                        for segment in list.segments.iter().rev().take_while(|segment| segment.reads().number() >= event.asked_below) {
+                            found = segment.reads().dedupe(dedupe.hash)?;
+                            if found.is_some() {
+                                break;
+                            }
+                        }
+                        found.filter(|entry| entry.created >= cutoff)
+                    }
+                },
+            };
+            decisions.push(match (known, event.dedupe) {
+                (Some(entry), Some(dedupe)) => Decision::Answer(super::duplicate_answer(&entry, dedupe.fingerprint)),
+                _ => {
+                    next += 1;
+                    let receipt = Receipt { id: EventId(next), created, duplicate: false };
+                    if let Some(dedupe) = event.dedupe {
+                        fresh.insert(dedupe.hash, DedupeEntry { id: receipt.id, created, fingerprint: dedupe.fingerprint });
+                    }
+                    Decision::New(receipt)
+                }
+            });
+        }
+        Ok((decisions, fresh))
+    }
+
+    /// One transaction, on disk when this returns.
+    fn write(
+        &mut self,
+        inner: &Inner,
+        new: &[(&PreparedEvent, Receipt)],
+        dedupe: &HashMap<DedupeHash, DedupeEntry>,
+        too_early: Option<(Outcomes, Vec<Waiting>)>,
+    ) -> Result<Plan, StorageFault> {
+        let plan = Plan::of(&self.open, new);
+        if let Some((answers, waiting)) = too_early {
+            tell(waiting, answers);
+        }
+        let mut transaction = self.open.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate).map_err(|error| StorageFault::Record(error.to_string()))?;
+        for (company, chunks) in &plan.chunks {
+            let tables = CompanyTables::of(*company);
+            for chunk in chunks {
+                if let Some(first) = chunk.record(0) {
+                    insert_chunk(&transaction, &tables, chunk_key(first.created, first.id), chunk)?;
+                }
+            }
+        }
+        if !plan.names.is_empty() {
+            let mut names = transaction.open_table(NAMES)?;
+            for (name, kind) in &plan.names {
+                names.insert(*kind, name.as_ref())?;
+            }
+        }
+        let mut packed = Vec::with_capacity(dedupe.len() * super::tables::DEDUPE_ROW_BYTES);
+        for (hash, entry) in dedupe {
+            pack_dedupe(&mut packed, *hash, entry);
+        }
+        let first_id = new.first().map_or(0, |(_, receipt)| receipt.id.0);
+        if !packed.is_empty() && !inner.faults.dedupe_in_another_transaction {
+            transaction.open_table(DEDUPE_LOG)?.insert(first_id, packed.as_slice())?;
+        }
+        transaction.commit()?;
+        if !packed.is_empty() && inner.faults.dedupe_in_another_transaction {
+            let transaction = self.open.database.begin_write()?;
+            transaction.open_table(DEDUPE_LOG)?.insert(first_id, packed.as_slice())?;
+            transaction.commit()?;
+        }
+        Ok(plan)
+    }
+
+    /// Lets readers see what was committed.
+    fn publish(
+        &mut self,
+        inner: &Inner,
+        plan: Plan,
+        dedupe: &HashMap<DedupeHash, DedupeEntry>,
+        tail: Option<Position>,
+        created: Timestamp,
+    ) {
+        let Some(tail) = tail else { return };
+        {
+            let mut index = self.open.index_mut();
+            for (name, kind) in &plan.names {
+                index.names.insert(*kind, name);
+            }
+            for (company, chunks) in &plan.chunks {
+                for chunk in chunks {
+                    index.add_chunk(*company, chunk);
+                }
+            }
+            index.dedupe.extend(dedupe);
+        }
+        {
+            let mut recent = inner.recent_mut();
+            for (company, chunks) in plan.chunks {
+                for chunk in chunks {
+                    recent.push(company, chunk);
+                }
+            }
+        }
+        self.opened.get_or_insert(created);
+        self.unsettled = true;
+        self.last = tail;
+        self.counter = self.counter.max(tail.id.0);
+        inner.tail.send_replace(tail);
+    }
+
+    /// Closes the open segment and opens the next one, when its size or its age says so.
+    pub fn rotate_if_due(&mut self, inner: &Inner) -> Result<(), StorageFault> {
+        let (bytes, events) = {
+            let index = self.open.index();
+            (index.chunk_bytes, index.events)
+        };
+        if events == 0 {
+            return Ok(());
+        }
+        let now = inner.now().max(self.last.created);
+        let opened = self.opened.unwrap_or(self.last.created);
+        let past_midnight = now.as_seconds() / 86_400 != opened.as_seconds() / 86_400;
+        let too_old = now.since(opened) >= inner.options.segment_age_max;
+        let all_expired = self.last.created < inner.cutoff_at(now);
+        if !(bytes >= inner.options.segment_bytes_max || past_midnight || too_old || all_expired) {
+            return Ok(());
+        }
+        let waiting = inner.segments.load().waiting().len();
+        if waiting >= WAITING_MAX {
+            // Publishing is refused meanwhile if the segment is full; an aged one simply goes on.
+            let is_full = bytes >= inner.options.segment_bytes_max;
+            if is_full && !inner.stalled.swap(true, std::sync::atomic::Ordering::AcqRel) {
+                warn!(segment = self.open.number, waiting, "Publishing is refused until one of {waiting} waiting segments is sealed");
+            }
+            return Ok(());
+        }
+        self.rotate(inner)
+    }
+
+    fn rotate(&mut self, inner: &Inner) -> Result<(), StorageFault> {
+        let number = self.open.number + 1;
+        let next = inner.create_segment(number)?;
+        if inner.faults.ids_from_counter {
+            let counter = self.counter;
+            inner.ledger.write(|transaction| {
+                transaction.open_table(super::ledger::SETTINGS)?.insert("counter", counter)?;
+                Ok(())
+            })?;
+        }
+        let closed = std::mem::replace(&mut self.open, Arc::clone(&next));
+        *inner.recent_mut() = super::recent::Recent::start(Arc::clone(&next), self.last);
+        inner.change_segments(|list| list.segments.push(Segment::Live(Arc::clone(&next))));
+        self.opened = None;
+        self.unsettled = false;
+        info!(segment = closed.number, "Segment {} is closed, segment {number} is open", closed.number);
+        inner.wake_maintenance();
+        Ok(())
+    }
+
+    /// The empty commit after a pause in traffic.
+    pub fn settle(&mut self) -> Result<(), StorageFault> {
+        if std::mem::take(&mut self.unsettled) {
+            self.open.settle()?;
+        }
+        Ok(())
+    }
+
+    /// How long the writer may wait for work before it must look around.
+    pub fn patience(&self) -> Duration {
+        if self.unsettled { SETTLE_AFTER } else { Duration::from_secs(10) }
+    }
+}
+
+impl Decision {
+    fn answer(&self) -> Result<Receipt, AppendError> {
+        match self {
+            Self::New(receipt) => Ok(*receipt),
+            Self::Answer(answer) => answer.clone(),
+        }
+    }
+}
+
+/// What one transaction will add.
+struct Plan {
+    chunks: BTreeMap<CompanyId, Vec<Chunk>>,
+    names: Vec<(Box<[u8]>, u32)>,
+}
+
+impl Plan {
+    /// Cuts the new events into chunks, company by company, each in the order of its ids.
+    fn of(open: &LiveSegment, new: &[(&PreparedEvent, Receipt)]) -> Self {
+        let mut by_company: BTreeMap<CompanyId, Vec<&(&PreparedEvent, Receipt)>> = BTreeMap::new();
+        for one in new {
+            by_company.entry(one.0.company).or_default().push(one);
+        }
+        let index = open.index();
+        let mut next_kind = index.names.next_number();
+        let mut names: Vec<(Box<[u8]>, u32)> = Vec::new();
+        let mut chunks = BTreeMap::new();
+        let mut builder = ChunkBuilder::default();
+        for (company, events) in by_company {
+            let mut of_company = Vec::new();
+            let mut rest: usize = events.iter().map(|(event, _)| event.bytes()).sum();
+            let mut target = chunk_target(rest);
+            for (event, receipt) in events {
+                let known = index.names.number(&event.kind);
+                let kind = known.or_else(|| names.iter().find(|(name, _)| *name == event.kind).map(|(_, kind)| *kind)).unwrap_or_else(|| {
+                    names.push((event.kind.clone(), next_kind));
+                    next_kind += 1;
+                    next_kind - 1
+                });
+                let mut digits = [0; 20];
+                let id_text = number_text(receipt.id.0, &mut digits);
+                let time_text = receipt.created.to_text();
+                let entry = event.entry(receipt, kind, id_text, &time_text);
+                if builder.first().is_some() && builder.length() + entry.bytes() > target {
+                    of_company.extend(builder.finish());
+                    target = chunk_target(rest);
+                }
+                rest = rest.saturating_sub(event.bytes());
+                builder.push(&entry);
+            }
+            of_company.extend(builder.finish());
+            chunks.insert(company, of_company);
+        }
+        Self { chunks, names }
+    }
+}
+
+/// Hands each caller its answers.
+fn tell(waiting: Vec<Waiting>, answers: Outcomes) {
+    let mut answers = answers.into_iter();
+    for one in waiting {
+        // A caller that has gone away does not hear it; its events are stored all the same.
+        match one {
+            Waiting::One(_, sender) => {
+                if let Some(answer) = answers.next() {
+                    let _heard = sender.send(answer);
+                }
+            }
+            Waiting::Group(events, sender) => {
+                let _heard = sender.send(answers.by_ref().take(events.len()).collect());
+            }
+        }
+    }
+}
