@@ -1,2 +1,3 @@
 //! Lutine: an events appliance for insurers.
 pub mod domain;
+pub mod store;

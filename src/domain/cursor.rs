@@ -7,7 +7,7 @@ use super::time::Timestamp;
 /// A place in the log, between the event it names and the next one.
 ///
 /// The order of positions is the order of commits: `created` never goes back and ids rise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position {
     /// The commit time of the event just passed.
     pub created: Timestamp,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::time::Timestamp;
 
 /// The number of an event, unique in the whole daemon and rising in commit order; below 2^53.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct EventId(pub u64);
 
 impl fmt::Display for EventId {

@@ -295,12 +295,8 @@ impl ChunkBuilder {
             &entry.payload_length.to_le_bytes(),
             &narrow(entry.extra.len()),
         ];
-        let mut rest = record.as_mut_slice();
-        for field in fields {
-            if let Some((place, behind)) = rest.split_at_mut_checked(field.len()) {
-                place.copy_from_slice(field);
-                rest = behind;
-            }
+        for (place, byte) in record.iter_mut().zip(fields.into_iter().flatten()) {
+            *place = *byte;
         }
         self.records.extend_from_slice(&record);
         self.count += 1;

@@ -188,8 +188,7 @@ impl DataDirectory {
             fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(refused(&folder))?;
         }
         let lock_path = root.join("lutine.lock");
-        let lock =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&lock_path).map_err(refused(&lock_path))?;
+        let lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&lock_path).map_err(refused(&lock_path))?;
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(DataDirectoryError::InUse(root.to_owned())),

@@ -129,13 +129,7 @@ macro_rules! database_faults {
         }
     )*};
 }
-database_faults!(
-    redb::DatabaseError,
-    redb::TransactionError,
-    redb::TableError,
-    redb::StorageError,
-    redb::CommitError
-);
+database_faults!(redb::DatabaseError, redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
 
 impl From<redb::CursorError> for StorageFault {
     fn from(error: redb::CursorError) -> Self {

@@ -91,7 +91,11 @@ pub(super) fn record_file(
 }
 
 /// A secret of the store; made when there is none yet.
-fn secret<const N: usize>(transaction: &WriteTransaction, master: &MasterKey, name: &str) -> Result<Result<[u8; N], SecretError>, StorageFault> {
+fn secret<const N: usize>(
+    transaction: &WriteTransaction,
+    master: &MasterKey,
+    name: &str,
+) -> Result<Result<[u8; N], SecretError>, StorageFault> {
     let mut table = transaction.open_table(SECRETS)?;
     let stored = table.get(name)?.map(|sealed| sealed.value().to_vec());
     if let Some(sealed) = stored {
@@ -274,12 +278,7 @@ impl Store {
             return Err(OpenError::MissingFile { name: live::file_name(0) });
         };
         let open = Arc::clone(open);
-        let guard = ClockGuard::new(
-            clock.now(),
-            clock.monotonic(),
-            (last != Position::START).then_some(last.created),
-            options.retention,
-        );
+        let guard = ClockGuard::new(clock.now(), clock.monotonic(), (last != Position::START).then_some(last.created), options.retention);
         let companies = super::companies::load(&ledger)?;
         let keys = super::keys::load(&ledger)?;
         let opened = open.span().map(|(first, _)| first.created);
@@ -339,7 +338,8 @@ impl Store {
     pub fn start(&self) -> Result<StoreThreads, OpenError> {
         self.inner.ledger.start(self.inner.sink.clone()).map_err(OpenError::Thread)?;
         let inner = Arc::clone(&self.inner);
-        let log = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_until_closed(&inner)).map_err(OpenError::Thread)?;
+        let log =
+            std::thread::Builder::new().name("log".to_owned()).spawn(move || write_until_closed(&inner)).map_err(OpenError::Thread)?;
         let inner = Arc::clone(&self.inner);
         let maintenance =
             std::thread::Builder::new().name("seal".to_owned()).spawn(move || seal_until_closed(&inner)).map_err(OpenError::Thread)?;

@@ -23,12 +23,34 @@ pub(super) enum Waiting {
 }
 
 impl Waiting {
+    /// Takes the events out, and leaves where the answer goes.
+    pub fn into_parts(self, events: &mut Vec<PreparedEvent>) -> Caller {
+        match self {
+            Self::One(event, sender) => {
+                events.push(event);
+                Caller::One(sender)
+            }
+            Self::Group(mut group, sender) => {
+                let count = group.len();
+                events.append(&mut group);
+                Caller::Group(count, sender)
+            }
+        }
+    }
+
     pub fn events(&self) -> &[PreparedEvent] {
         match self {
             Self::One(event, _) => std::slice::from_ref(event),
             Self::Group(events, _) => events,
         }
     }
+}
+
+/// Where an answer goes, and to how many events.
+#[derive(Debug)]
+pub(super) enum Caller {
+    One(oneshot::Sender<Result<Receipt, AppendError>>),
+    Group(usize, oneshot::Sender<Outcomes>),
 }
 
 #[derive(Debug, Default)]

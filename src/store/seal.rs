@@ -48,9 +48,14 @@ impl Census {
 }
 
 /// Writes a chunk into its company's table, in as many rows as it needs.
-pub(super) fn insert_chunk(transaction: &WriteTransaction, tables: &CompanyTables, key: ChunkKey, chunk: &Chunk) -> Result<(), StorageFault> {
+pub(super) fn insert_chunk(
+    transaction: &WriteTransaction,
+    tables: &CompanyTables,
+    key: ChunkKey,
+    chunk: &Chunk,
+) -> Result<(), StorageFault> {
     let mut events = transaction.open_table(tables.events())?;
-    let mut cursor = events.upper_bound_mut::<ChunkKey>(std::ops::Bound::Unbounded)?;
+    let mut cursor = events.upper_bound_mut(std::ops::Bound::<ChunkKey>::Unbounded)?;
     let bytes = chunk.bytes();
     if bytes.len() <= CHUNK_BYTES_MAX {
         cursor.insert_before(key, bytes.as_ref())?;
@@ -177,7 +182,7 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
     hashes.sort_unstable();
     {
         let mut dedupe = transaction.open_table(DEDUPE)?;
-        let mut cursor = dedupe.upper_bound_mut::<u128>(std::ops::Bound::Unbounded)?;
+        let mut cursor = dedupe.upper_bound_mut(std::ops::Bound::<u128>::Unbounded)?;
         for hash in &hashes {
             if let Some(entry) = index.dedupe.get(hash) {
                 cursor.insert_before(*hash, (entry.id.0, entry.created.as_micros(), entry.fingerprint))?;

@@ -8,7 +8,7 @@ use redb::{Builder, OwnedAccessGuard, ReadOnlyDatabase, ReadableDatabase, Readab
 
 use super::StorageFault;
 use super::bloom::Bloom;
-use super::chunk::{self, Chunk};
+use super::chunk::Chunk;
 use super::disk::{Disk, OpenMode};
 use super::live::existing;
 use super::prepared::{DedupeEntry, DedupeHash};
@@ -37,10 +37,15 @@ pub(super) fn unfinished_name(number: u64) -> String {
 }
 
 /// What is open of a sealed file.
-#[derive(Debug)]
 struct OpenFile {
     database: ReadOnlyDatabase,
     names: KindNames,
+}
+
+impl std::fmt::Debug for OpenFile {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("OpenFile").field("names", &self.names).finish_non_exhaustive()
+    }
 }
 
 /// Keeps the sealed files open that were opened last.
@@ -106,14 +111,7 @@ impl SealedSegment {
         }
         let summary = about.summary.filter(|_| about.number == number).ok_or_else(missing)?;
         let filter = table.get("filter")?.and_then(|bytes| Bloom::from_bytes(bytes.value())).ok_or_else(missing)?;
-        Ok(Self {
-            number,
-            disk: Arc::clone(disk),
-            summary,
-            filter,
-            file: Mutex::new(Weak::new()),
-            open_files: Arc::clone(open_files),
-        })
+        Ok(Self { number, disk: Arc::clone(disk), summary, filter, file: Mutex::new(Weak::new()), open_files: Arc::clone(open_files) })
     }
 
     fn file(&self) -> Result<Arc<OpenFile>, StorageFault> {

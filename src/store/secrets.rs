@@ -61,8 +61,7 @@ impl MasterKey {
         let (nonce, ciphertext) = sealed.split_at_checked(NONCE_LEN).ok_or(SecretError::Sealed)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SecretError::Sealed)?;
         let mut opened = Zeroizing::new(ciphertext.to_vec());
-        let length =
-            self.cipher()?.open_in_place(nonce, Aad::from(name.as_bytes()), &mut opened).map_err(|_| SecretError::Sealed)?.len();
+        let length = self.cipher()?.open_in_place(nonce, Aad::from(name.as_bytes()), &mut opened).map_err(|_| SecretError::Sealed)?.len();
         opened.truncate(length);
         Ok(opened)
     }

@@ -10,9 +10,9 @@ use tracing::{info, warn};
 use super::chunk::{Chunk, ChunkBuilder};
 use super::live::{LiveSegment, pack_dedupe};
 use super::prepared::{DedupeEntry, DedupeHash, PreparedEvent, number_text};
-use super::queue::{Outcomes, Waiting};
+use super::queue::{Caller, Outcomes, Waiting};
 use super::seal::{chunk_target, insert_chunk};
-use super::segment::{Segment, SegmentReads};
+use super::segment::Segment;
 use super::tables::{CompanyTables, DEDUPE_LOG, NAMES, chunk_key};
 use super::{AppendError, Inner, StorageFault};
 use crate::domain::company::CompanyId;
@@ -51,32 +51,31 @@ impl Writer {
         if waiting.is_empty() {
             return Ok(());
         }
-        let events: Vec<&PreparedEvent> = waiting.iter().flat_map(|one| one.events()).collect();
+        let mut events = Vec::with_capacity(waiting.len());
+        let mut callers = Vec::with_capacity(waiting.len());
+        for one in waiting {
+            callers.push(one.into_parts(&mut events));
+        }
         let created = inner.now().max(self.last.created);
         let (decisions, dedupe) = self.decide(inner, &events, created)?;
+        let answers = decisions.iter().map(Decision::answer).collect();
         let new: Vec<(&PreparedEvent, Receipt)> = events
             .iter()
             .zip(&decisions)
             .filter_map(|(event, decision)| match decision {
-                Decision::New(receipt) => Some((*event, *receipt)),
+                Decision::New(receipt) => Some((event, *receipt)),
                 Decision::Answer(_) => None,
             })
             .collect();
-        let tail = new.last().map(|(_, receipt)| Position { created, id: receipt.id });
         if inner.faults.acknowledge_before_commit {
-            let answers = decisions.iter().map(Decision::answer).collect();
-            let plan = self.write(inner, &new, &dedupe, Some((answers, waiting)))?;
-            self.publish(inner, plan, &dedupe, tail, created);
-            return Ok(());
+            tell(std::mem::take(&mut callers), Vec::clone(&answers));
         }
-        if tail.is_some() {
-            let plan = self.write(inner, &new, &dedupe, None)?;
-            self.publish(inner, plan, &dedupe, tail, created);
+        if let Some((_, receipt)) = new.last() {
+            let tail = Position { created, id: receipt.id };
+            let plan = self.write(inner, &new, &dedupe)?;
+            self.publish(inner, plan, &dedupe, tail);
         }
-        let answers = decisions.iter().map(Decision::answer).collect();
-        drop(new);
-        drop(events);
-        tell(waiting, answers);
+        tell(callers, answers);
         Ok(())
     }
 
@@ -84,7 +83,7 @@ impl Writer {
     fn decide(
         &self,
         inner: &Inner,
-        events: &[&PreparedEvent],
+        events: &[PreparedEvent],
         created: Timestamp,
     ) -> Result<(Vec<Decision>, HashMap<DedupeHash, DedupeEntry>), StorageFault> {
         let mut next = if inner.faults.ids_from_counter { self.counter } else { self.last.id.0 };
@@ -131,12 +130,8 @@ impl Writer {
         inner: &Inner,
         new: &[(&PreparedEvent, Receipt)],
         dedupe: &HashMap<DedupeHash, DedupeEntry>,
-        too_early: Option<(Outcomes, Vec<Waiting>)>,
     ) -> Result<Plan, StorageFault> {
         let plan = Plan::of(&self.open, new);
-        if let Some((answers, waiting)) = too_early {
-            tell(waiting, answers);
-        }
         let mut transaction = self.open.database.begin_write()?;
         transaction.set_durability(Durability::Immediate).map_err(|error| StorageFault::Record(error.to_string()))?;
         for (company, chunks) in &plan.chunks {
@@ -171,15 +166,7 @@ impl Writer {
     }
 
     /// Lets readers see what was committed.
-    fn publish(
-        &mut self,
-        inner: &Inner,
-        plan: Plan,
-        dedupe: &HashMap<DedupeHash, DedupeEntry>,
-        tail: Option<Position>,
-        created: Timestamp,
-    ) {
-        let Some(tail) = tail else { return };
+    fn publish(&mut self, inner: &Inner, plan: Plan, dedupe: &HashMap<DedupeHash, DedupeEntry>, tail: Position) {
         {
             let mut index = self.open.index_mut();
             for (name, kind) in &plan.names {
@@ -200,7 +187,7 @@ impl Writer {
                 }
             }
         }
-        self.opened.get_or_insert(created);
+        self.opened.get_or_insert(tail.created);
         self.unsettled = true;
         self.last = tail;
         self.counter = self.counter.max(tail.id.0);
@@ -303,11 +290,12 @@ impl Plan {
             let mut target = chunk_target(rest);
             for (event, receipt) in events {
                 let known = index.names.number(&event.kind);
-                let kind = known.or_else(|| names.iter().find(|(name, _)| *name == event.kind).map(|(_, kind)| *kind)).unwrap_or_else(|| {
-                    names.push((event.kind.clone(), next_kind));
-                    next_kind += 1;
-                    next_kind - 1
-                });
+                let kind =
+                    known.or_else(|| names.iter().find(|(name, _)| *name == event.kind).map(|(_, kind)| *kind)).unwrap_or_else(|| {
+                        names.push((event.kind.clone(), next_kind));
+                        next_kind += 1;
+                        next_kind - 1
+                    });
                 let mut digits = [0; 20];
                 let id_text = number_text(receipt.id.0, &mut digits);
                 let time_text = receipt.created.to_text();
@@ -327,18 +315,18 @@ impl Plan {
 }
 
 /// Hands each caller its answers.
-fn tell(waiting: Vec<Waiting>, answers: Outcomes) {
+fn tell(callers: Vec<Caller>, answers: Outcomes) {
     let mut answers = answers.into_iter();
-    for one in waiting {
+    for caller in callers {
         // A caller that has gone away does not hear it; its events are stored all the same.
-        match one {
-            Waiting::One(_, sender) => {
+        match caller {
+            Caller::One(sender) => {
                 if let Some(answer) = answers.next() {
                     let _heard = sender.send(answer);
                 }
             }
-            Waiting::Group(events, sender) => {
-                let _heard = sender.send(answers.by_ref().take(events.len()).collect());
+            Caller::Group(count, sender) => {
+                let _heard = sender.send(answers.by_ref().take(count).collect());
             }
         }
     }

@@ -1,0 +1,417 @@
+//! Reading the log: pages in commit order, and single events.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::chunk::{Chunk, Record};
+use super::prepared::Extra;
+use super::records;
+use super::segment::SegmentReads;
+use super::{Inner, ReadError, StorageFault, Store};
+use crate::domain::company::CompanyId;
+use crate::domain::cursor::{Direction, Position};
+use crate::domain::event::EventId;
+use crate::domain::filter::TypeFilter;
+use crate::domain::text::unescape;
+use crate::domain::time::Timestamp;
+
+/// A page ends when it has so many bytes of envelopes, however few events they are.
+const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Pieces beyond which a page is copied into one; each piece costs the socket an entry.
+const PARTS_MAX: usize = 40;
+
+/// Chunks that are looked at before the next ones are asked for.
+const CHUNKS_AHEAD: usize = 8;
+
+/// What a reader asks for.
+#[derive(Debug, Clone)]
+pub struct PageQuery<'a> {
+    /// Whose log.
+    pub company: CompanyId,
+    /// Where to begin.
+    pub start: Start,
+    /// Which way.
+    pub direction: Direction,
+    /// At most so many events.
+    pub limit: usize,
+    /// Which types.
+    pub filter: &'a TypeFilter,
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest event kept.
+    Oldest,
+    /// At the tail: ascending after the newest event, descending with it.
+    Latest,
+    /// At the first event created at this time or later.
+    Time(Timestamp),
+    /// Behind the position of a cursor.
+    After(Position),
+}
+
+/// The answer to a [`PageQuery`].
+#[derive(Debug, Clone)]
+pub enum PageOutcome {
+    /// A page, perhaps empty.
+    Page(Page),
+    /// An event behind the cursor has been taken by retention.
+    Expired {
+        /// Where the oldest event kept comes next.
+        oldest: Position,
+        /// The time that the lost events span, from the cursor on.
+        lost: Duration,
+    },
+}
+
+/// Events in order.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Together the envelopes, joined by commas.
+    pub parts: Vec<Bytes>,
+    /// How many there are.
+    pub count: usize,
+    /// Where to go on.
+    pub position: Position,
+    /// Whether another matching event lies there.
+    pub more: bool,
+    /// The tail that this page saw.
+    pub tail: Position,
+}
+
+/// One event as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its JSON text.
+    pub envelope: Bytes,
+    /// The payload, byte for byte as published.
+    pub payload: String,
+    /// The source text of its references.
+    pub references: Option<String>,
+    /// When it happened, as the publisher said.
+    pub occurred_at: Option<Timestamp>,
+}
+
+/// A page in the making.
+struct Collector {
+    ascending: bool,
+    limit: usize,
+    /// Events created before this are invisible.
+    cutoff: Timestamp,
+    parts: Vec<Bytes>,
+    count: usize,
+    bytes: usize,
+    position: Position,
+    more: bool,
+}
+
+fn position_of(record: &Record) -> Position {
+    Position { created: record.created, id: record.id }
+}
+
+impl Collector {
+    /// Takes what it may of a chunk; true when the page is complete. `kinds` are those that match, none = all.
+    fn take(&mut self, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
+        if self.ascending { self.take_ascending(chunk, kinds) } else { self.take_descending(chunk, kinds) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.count >= self.limit || self.bytes >= PAGE_BYTES_MAX
+    }
+
+    fn take_ascending(&mut self, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
+        let mut run: Option<(usize, usize)> = None;
+        let mut place = chunk.first_above(self.position.id);
+        while let Some(record) = chunk.record(place) {
+            let is_wanted = record.created >= self.cutoff
+                && position_of(&record) > self.position
+                && kinds.is_none_or(|kinds| kinds.contains(&record.kind));
+            if is_wanted {
+                if self.is_full() {
+                    self.more = true;
+                    break;
+                }
+                if kinds.is_none() {
+                    // Every further event of the chunk is wanted: all that fit are one piece.
+                    let last = (place + self.limit - self.count).min(chunk.count()) - 1;
+                    self.count += last - place;
+                    run = Some((place, last));
+                    place = last;
+                } else {
+                    run = match run {
+                        Some((first, last)) if last + 1 == place => Some((first, place)),
+                        before => {
+                            self.push_run(chunk, before)?;
+                            Some((place, place))
+                        }
+                    };
+                }
+                self.count += 1;
+                if let Some(record) = chunk.record(place) {
+                    self.position = position_of(&record);
+                }
+            }
+            place += 1;
+        }
+        self.push_run(chunk, run)?;
+        Ok(self.more)
+    }
+
+    fn take_descending(&mut self, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
+        for place in (0..chunk.count()).rev() {
+            let Some(record) = chunk.record(place) else { continue };
+            if position_of(&record) >= self.position || kinds.is_some_and(|kinds| !kinds.contains(&record.kind)) {
+                continue;
+            }
+            if record.created < self.cutoff {
+                return Ok(true);
+            }
+            if self.is_full() {
+                self.more = true;
+                return Ok(true);
+            }
+            self.push_run(chunk, Some((place, place)))?;
+            self.count += 1;
+            self.position = position_of(&record);
+        }
+        Ok(false)
+    }
+
+    fn push_run(&mut self, chunk: &Chunk, run: Option<(usize, usize)>) -> Result<(), StorageFault> {
+        let Some((first, last)) = run else { return Ok(()) };
+        let piece = chunk.envelopes(first, last).ok_or_else(|| StorageFault::Record("an envelope lies outside its chunk".to_owned()))?;
+        if !self.parts.is_empty() {
+            self.parts.push(Bytes::from_static(b","));
+        }
+        self.bytes += piece.len();
+        self.parts.push(piece);
+        Ok(())
+    }
+
+    fn finish(self, tail: Position) -> Page {
+        let parts = if self.parts.len() > PARTS_MAX {
+            let mut whole = Vec::with_capacity(self.parts.iter().map(Bytes::len).sum());
+            for part in &self.parts {
+                whole.extend_from_slice(part);
+            }
+            vec![Bytes::from(whole)]
+        } else {
+            self.parts
+        };
+        Page { parts, count: self.count, position: self.position, more: self.more, tail }
+    }
+}
+
+impl Inner {
+    /// Where an ascending reader starts who wants everything kept.
+    fn oldest(&self, cutoff: Timestamp) -> Position {
+        let below = Position { created: Timestamp::from_micros(cutoff.as_micros().saturating_sub(1)), id: EventId(u64::MAX) };
+        // An empty stretch must not push the position past a tail that a clock stepping back would continue from.
+        below.min(*self.tail.borrow())
+    }
+
+    /// Whether something of the company above `position` is gone; the time up to which it is.
+    fn lost_above(&self, company: CompanyId, position: Position, cutoff: Timestamp) -> Result<Option<Timestamp>, StorageFault> {
+        let purged = self.purged.load().get(&company).copied().filter(|purged| *purged > position);
+        if position.created >= cutoff {
+            return Ok(purged.map(|purged| purged.created));
+        }
+        let mut lost = purged.map(|purged| purged.created);
+        for segment in &self.segments.load().segments {
+            let segment = segment.reads();
+            if segment.span().is_none_or(|(first, last)| last <= position || first.created >= cutoff) {
+                continue;
+            }
+            for key in segment.keys_from(company, position, true, CHUNKS_AHEAD)? {
+                let Some(chunk) = segment.chunk(company, key)? else { continue };
+                let gone = chunk.records().rev().find(|record| record.created < cutoff && position_of(record) > position);
+                if let Some(record) = gone {
+                    lost = lost.max(Some(record.created));
+                }
+            }
+        }
+        Ok(lost)
+    }
+
+    fn page(&self, query: &PageQuery<'_>) -> Result<PageOutcome, StorageFault> {
+        let cutoff = self.cutoff();
+        let tail = *self.tail.borrow();
+        let ascending = query.direction == Direction::Ascending;
+        let top = Position { created: Timestamp::from_micros(u64::MAX), id: EventId(u64::MAX) };
+        let position = match query.start {
+            Start::Oldest if ascending => self.oldest(cutoff),
+            Start::Oldest => Position::START,
+            Start::Latest if ascending => tail,
+            Start::Latest => top,
+            Start::Time(time) if ascending => {
+                let before = Timestamp::from_micros(time.max(cutoff).as_micros().saturating_sub(1));
+                Position { created: before, id: EventId(u64::MAX) }
+            }
+            Start::Time(time) => Position { created: time.after(Duration::from_micros(1)), id: EventId(0) },
+            Start::After(position) => position,
+        };
+        if ascending
+            && matches!(query.start, Start::After(_))
+            && let Some(lost_until) = self.lost_above(query.company, position, cutoff)?
+        {
+            let oldest = self.oldest(cutoff).max(self.purged.load().get(&query.company).copied().unwrap_or(Position::START));
+            return Ok(PageOutcome::Expired { oldest, lost: lost_until.since(position.created) });
+        }
+        let mut page = Collector { ascending, limit: query.limit, cutoff, parts: Vec::new(), count: 0, bytes: 0, position, more: false };
+        if ascending {
+            self.walk_up(query, &mut page)?;
+        } else {
+            self.walk_down(query, &mut page)?;
+        }
+        Ok(PageOutcome::Page(page.finish(tail)))
+    }
+
+    fn walk_up(&self, query: &PageQuery<'_>, page: &mut Collector) -> Result<(), StorageFault> {
+        let recent = self.recent().above(query.company, page.position, query.limit.saturating_add(1));
+        if let Some((segment, chunks)) = recent {
+            let kinds = KindsOf::new(segment.as_ref(), query.filter);
+            // A filter that takes little may want more chunks than were handed out; the store has them all.
+            let was_cut = chunks.len() > query.limit;
+            for chunk in &chunks {
+                if page.take(chunk, kinds.of(chunk)?)? {
+                    return Ok(());
+                }
+            }
+            if !was_cut {
+                return Ok(());
+            }
+        }
+        let list = self.segments.load_full();
+        for segment in list.segments.iter().map(super::segment::Segment::reads) {
+            if segment.span().is_none_or(|(_, last)| last <= page.position) {
+                continue;
+            }
+            if self.walk_segment(segment, query, page)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn walk_down(&self, query: &PageQuery<'_>, page: &mut Collector) -> Result<(), StorageFault> {
+        let list = self.segments.load_full();
+        for segment in list.segments.iter().rev().map(super::segment::Segment::reads) {
+            if segment.span().is_none_or(|(first, last)| first >= page.position || last.created < page.cutoff) {
+                continue;
+            }
+            if self.walk_segment(segment, query, page)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks one segment; true when the page is complete.
+    fn walk_segment(&self, segment: &dyn SegmentReads, query: &PageQuery<'_>, page: &mut Collector) -> Result<bool, StorageFault> {
+        let kinds = KindsOf::new(segment, query.filter);
+        let is_narrow = !query.filter.is_everything();
+        // The position of the walk runs ahead of the page's, which only events move.
+        let mut at = page.position;
+        let mut seen = None;
+        loop {
+            let keys = if is_narrow {
+                segment.typed_keys_from(query.company, kinds.all()?, at, page.ascending, CHUNKS_AHEAD)?
+            } else {
+                segment.keys_from(query.company, at, page.ascending, CHUNKS_AHEAD)?
+            };
+            let fresh: Vec<_> = keys.iter().copied().filter(|key| Some(*key) != seen).collect();
+            let Some(last) = fresh.last().copied() else { return Ok(false) };
+            for key in fresh {
+                let Some(chunk) = segment.chunk(query.company, key)? else { continue };
+                if page.take(&chunk, kinds.of(&chunk)?)? {
+                    return Ok(true);
+                }
+            }
+            seen = Some(last);
+            at = Position { created: Timestamp::from_micros(last.0), id: EventId(last.1) };
+        }
+    }
+
+    fn find(&self, company: CompanyId, id: EventId) -> Result<Option<(Chunk, usize)>, StorageFault> {
+        let mut chunk = self.recent().holding(company, id);
+        if chunk.is_none() {
+            let list = self.segments.load();
+            let holds = |span: Option<(Position, Position)>| span.is_some_and(|(first, last)| first.id <= id && id <= last.id);
+            if let Some(segment) = list.segments.iter().rev().map(super::segment::Segment::reads).find(|segment| holds(segment.span()))
+                && let Some(key) = segment.key_of_id(company, id)?
+            {
+                chunk = segment.chunk(company, key)?;
+            }
+        }
+        let Some(chunk) = chunk else { return Ok(None) };
+        let Some(place) = chunk.first_above(id).checked_sub(1) else { return Ok(None) };
+        let is_it = chunk.record(place).is_some_and(|record| record.id == id && record.created >= self.cutoff());
+        Ok(is_it.then_some((chunk, place)))
+    }
+}
+
+/// Which kinds of a segment pass a filter, asked for once and only if needed.
+struct KindsOf<'a> {
+    segment: &'a dyn SegmentReads,
+    filter: &'a TypeFilter,
+    matching: std::cell::OnceCell<Vec<u32>>,
+}
+
+impl<'a> KindsOf<'a> {
+    fn new(segment: &'a dyn SegmentReads, filter: &'a TypeFilter) -> Self {
+        Self { segment, filter, matching: std::cell::OnceCell::new() }
+    }
+
+    fn all(&self) -> Result<&[u32], StorageFault> {
+        if let Some(kinds) = self.matching.get() {
+            return Ok(kinds);
+        }
+        let kinds = self.segment.kinds_matching(&|folded, version| self.filter.matches(folded, version))?;
+        Ok(self.matching.get_or_init(|| kinds))
+    }
+
+    /// The kinds that matter in a chunk; none when all of its events pass.
+    fn of(&self, chunk: &Chunk) -> Result<Option<&[u32]>, StorageFault> {
+        if self.filter.is_everything() && !chunk.has_own() { Ok(None) } else { self.all().map(Some) }
+    }
+}
+
+impl Store {
+    /// Reads a page; short, but it may read from disk.
+    ///
+    /// # Errors
+    /// When the bytes on disk are damaged or cannot be read.
+    pub fn page(&self, query: &PageQuery<'_>) -> Result<PageOutcome, ReadError> {
+        Ok(self.inner.page(query)?)
+    }
+
+    /// The envelope of one event; none when it is unknown, expired, or another company's.
+    ///
+    /// # Errors
+    /// As [`Store::page`].
+    pub fn get(&self, company: CompanyId, id: EventId) -> Result<Option<Bytes>, ReadError> {
+        Ok(self.inner.find(company, id)?.and_then(|(chunk, place)| chunk.envelopes(place, place)))
+    }
+
+    /// One event with everything that was published with it.
+    ///
+    /// # Errors
+    /// As [`Store::page`].
+    pub fn stored_event(&self, company: CompanyId, id: EventId) -> Result<Option<StoredEvent>, ReadError> {
+        let Some((chunk, place)) = self.inner.find(company, id)? else { return Ok(None) };
+        let damaged = || ReadError::Storage("an event lies outside its chunk".to_owned());
+        let escaped = chunk.escaped_payload(place).ok_or_else(damaged)?;
+        let escaped = std::str::from_utf8(&escaped).map_err(|_| damaged())?;
+        let extra = chunk.extra(place).ok_or_else(damaged)?;
+        let extra: Extra = if extra.is_empty() { Extra::default() } else { records::decode(&extra)? };
+        Ok(Some(StoredEvent {
+            payload: unescape(escaped).ok_or_else(damaged)?.into_owned(),
+            envelope: chunk.envelopes(place, place).ok_or_else(damaged)?,
+            references: extra.references,
+            occurred_at: extra.occurred_us.map(Timestamp::from_micros),
+        }))
+    }
+}

@@ -1,0 +1,117 @@
+//! Retention: whole segments go when every event in them has expired.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tracing::info;
+
+use super::ledger::{FILES, PURGED, SETTINGS};
+use super::records::{self, FileState, PurgedRecord};
+use super::sealed;
+use super::segment::{Segment, SegmentReads};
+use super::{Inner, StorageFault, Store, open};
+use crate::domain::company::CompanyId;
+use crate::domain::cursor::Position;
+
+/// What one pass of retention took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// Segments that are gone.
+    pub segments: usize,
+    /// Events that were in them.
+    pub events: u64,
+    /// Bytes of disk given back.
+    pub disk_bytes: u64,
+}
+
+impl Inner {
+    fn drop_expired(&self) -> Result<Dropped, StorageFault> {
+        let cutoff = self.cutoff();
+        let mut dropped = Dropped::default();
+        loop {
+            let list = self.segments.load_full();
+            // Only the oldest may go, so that the log never has a hole.
+            let Some(Segment::Sealed(oldest)) = list.segments.first() else { break };
+            let Some((_, last)) = oldest.span().filter(|(_, last)| last.created < cutoff) else { break };
+            let number = oldest.number();
+            let name = sealed::file_name(number);
+            let mut purged: HashMap<CompanyId, Position> = HashMap::new();
+            for company in oldest.companies()? {
+                if let Some(last) = oldest.last_of(company)? {
+                    purged.insert(company, last);
+                }
+            }
+            let bytes = self.disk.disk_bytes(&name)?;
+            let events = oldest.summary.events;
+            self.ledger.write(|transaction| {
+                let mut table = transaction.open_table(PURGED)?;
+                for (company, last) in &purged {
+                    let record = PurgedRecord { last_id: last.id.0, last_created_us: last.created.as_micros() };
+                    table.insert(company.0, records::encode(&record)?.as_slice())?;
+                }
+                // The log may be empty afterwards: ids and times go on from here.
+                let mut settings = transaction.open_table(SETTINGS)?;
+                settings.insert("floor_id", last.id.0)?;
+                settings.insert("floor_created_us", last.created.as_micros())?;
+                drop(settings);
+                open::record_file(transaction, number, FileState::Dropping, Some(oldest.summary))
+            })?;
+            self.purged.rcu(|known| {
+                let mut known = HashMap::clone(known);
+                known.extend(purged.iter().map(|(company, last)| (*company, *last)));
+                known
+            });
+            self.change_segments(|list| list.segments.retain(|segment| segment.reads().number() != number));
+            self.disk.remove(&name)?;
+            self.disk.sync_folder("log")?;
+            self.ledger.write(|transaction| {
+                transaction.open_table(FILES)?.remove(number)?;
+                Ok(())
+            })?;
+            dropped.segments += 1;
+            dropped.events += events;
+            dropped.disk_bytes += bytes;
+            info!(segment = number, events, "Retention dropped segment {number} with {events} events");
+        }
+        Ok(dropped)
+    }
+}
+
+impl Store {
+    /// Drops the segments that hold only expired events. The open one is closed when it holds nothing else, and goes
+    /// once it is sealed.
+    ///
+    /// # Errors
+    /// A fault of the storage, which has been reported and ends the store.
+    pub fn drop_expired(&self) -> Result<Dropped, StorageFault> {
+        let dropped = self.inner.drop_expired().inspect_err(|fault| self.inner.sink.report(fault))?;
+        self.inner.queue.nudge();
+        Ok(dropped)
+    }
+
+    /// Whether the machine's clock is not believed; retention and time then go on from the log's own time.
+    ///
+    /// # Errors
+    /// Never; the result is the state after the operator has confirmed the clock.
+    #[must_use]
+    pub fn accept_clock(&self) -> bool {
+        let inner = Arc::clone(&self.inner);
+        let mut guard = inner.guard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        guard.accept(inner.clock.now(), inner.clock.monotonic());
+        guard.is_in_doubt()
+    }
+
+    /// Bytes that retention has not reached yet: `(segment, last event, disk bytes)` of each sealed segment, oldest first.
+    #[must_use]
+    pub fn sealed_segments(&self) -> Vec<(u64, Position, u64)> {
+        let list = self.inner.segments.load();
+        let sealed = list.segments.iter().filter(|segment| matches!(segment, Segment::Sealed(_)));
+        sealed
+            .filter_map(|segment| {
+                let number = segment.reads().number();
+                let (_, last) = segment.reads().span()?;
+                Some((number, last, self.inner.disk.disk_bytes(&sealed::file_name(number)).ok()?))
+            })
+            .collect()
+    }
+}
