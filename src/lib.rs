@@ -1,3 +1,4 @@
 //! Lutine: an events appliance for insurers.
 pub mod domain;
 pub mod store;
+pub mod wire;

@@ -10,6 +10,7 @@ pub mod cursor;
 pub mod event;
 pub mod filter;
 pub mod key;
+pub mod nearest;
 pub mod scope;
 pub mod text;
 pub mod time;

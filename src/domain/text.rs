@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 /// How each byte is written inside a JSON string: 0 as it is, `u` as `\u00XX`, else behind a backslash.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which would refuse a wrong index")]
 const ESCAPES: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;

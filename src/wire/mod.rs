@@ -1,0 +1,4 @@
+//! JSON that enters and leaves the process, and nothing else of it.
+
+mod json;
+pub mod publish;
