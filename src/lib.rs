@@ -1,4 +1,5 @@
 //! Lutine: an events appliance for insurers.
+pub mod catalog;
 pub mod config;
 pub mod domain;
 pub mod store;

@@ -129,7 +129,7 @@ impl Shape {
     }
 
     /// A value from an environment variable: as TOML where that fits, else as text.
-    pub fn from_variable(self, text: &str) -> toml_edit::Value {
+    pub fn variable_value(self, text: &str) -> toml_edit::Value {
         match text.parse::<toml_edit::Value>() {
             Ok(value) if self.refuse(&value).is_none() => value,
             _ => toml_edit::Value::from(text).decorated("", ""),

@@ -270,7 +270,7 @@ fn read_variables(
             faults.push(Fault::in_variable(&name, &format!("there is no such setting{hint}")));
             continue;
         };
-        let value = key.shape.from_variable(&text);
+        let value = key.shape.variable_value(&text);
         match key.shape.refuse(&value) {
             Some(reason) => faults.push(Fault::in_variable(&name, &format!("{} {reason}", key.path))),
             None => {
