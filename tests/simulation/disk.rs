@@ -1,0 +1,369 @@
+//! A disk that loses, reorders and tears what was not synced.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use lutine::store::disk::{Disk, FileStorage, OpenMode};
+use redb::StorageBackend;
+
+/// A small generator of chance; the same seed gives the same run (xorshift64*, Vigna 2014).
+#[derive(Debug, Clone)]
+pub struct Chance(u64);
+
+impl Chance {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+    }
+
+    pub fn one_in(&mut self, bound: u64) -> bool {
+        self.below(bound) == 0
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Length(u64),
+}
+
+#[derive(Debug, Default)]
+struct SimFile {
+    /// What a power loss leaves for certain.
+    durable: Vec<u8>,
+    /// What the process sees.
+    live: Vec<u8>,
+    /// What was changed since the last sync, in order.
+    pending: Vec<Change>,
+}
+
+fn apply(content: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Length(length) => content.resize(*length as usize, 0),
+        Change::Write(offset, bytes) => {
+            let end = *offset as usize + bytes.len();
+            if content.len() < end {
+                content.resize(end, 0);
+            }
+            content[*offset as usize..end].copy_from_slice(bytes);
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum NameChange {
+    Link(String, u64),
+    Unlink(String),
+    Rename(String, String),
+}
+
+impl NameChange {
+    fn folder(&self) -> &str {
+        let (Self::Link(name, _) | Self::Unlink(name) | Self::Rename(name, _)) = self;
+        name.rsplit_once('/').map_or("", |(folder, _)| folder)
+    }
+
+    fn apply(&self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            Self::Link(name, file) => {
+                names.insert(name.clone(), *file);
+            }
+            Self::Unlink(name) => {
+                names.remove(name);
+            }
+            Self::Rename(from, to) => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: HashMap<u64, SimFile>,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    pending_names: Vec<NameChange>,
+    next_file: u64,
+    /// Operations since the power came.
+    operations: u64,
+    /// The operation during which the power goes.
+    crash_at: u64,
+    dead: bool,
+    /// Counts the lives; handles of an earlier one are dead.
+    life: u64,
+}
+
+/// The disk; a clone is the same one.
+#[derive(Debug, Clone, Default)]
+pub struct SimDisk(Arc<Mutex<State>>);
+
+fn power_is_gone() -> io::Error {
+    io::Error::other("the power is gone")
+}
+
+impl State {
+    /// Counts an operation; an error once the power is gone. The last operation may still reach the platter.
+    fn tick(&mut self) -> io::Result<()> {
+        if self.dead {
+            return Err(power_is_gone());
+        }
+        self.operations += 1;
+        self.dead = self.operations >= self.crash_at;
+        Ok(())
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        if self.dead { Err(power_is_gone()) } else { Ok(()) }
+    }
+}
+
+impl SimDisk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// Lets the power go after so many more operations.
+    pub fn crash_after(&self, operations: u64) {
+        let mut state = self.state();
+        state.crash_at = state.operations + operations;
+    }
+
+    pub fn never_crash(&self) {
+        self.state().crash_at = u64::MAX;
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
+    /// Takes the power away now, and brings it back: what was synced is there, of the rest what chance keeps.
+    pub fn power_cycle(&self, chance: &mut Chance) {
+        let mut state = self.state();
+        let kept = match chance.below(3) {
+            0 => 0,
+            1 => state.pending_names.len(),
+            _ => chance.below(state.pending_names.len() as u64 + 1) as usize,
+        };
+        let pending: Vec<NameChange> = state.pending_names.drain(..).take(kept).collect();
+        for change in &pending {
+            change.apply(&mut state.durable_names);
+        }
+        state.names = state.durable_names.clone();
+        let named: Vec<u64> = state.names.values().copied().collect();
+        state.files.retain(|file, _| named.contains(file));
+        for file in state.files.values_mut() {
+            let pending = std::mem::take(&mut file.pending);
+            for change in survivors(pending, chance) {
+                apply(&mut file.durable, &change);
+            }
+            file.live = file.durable.clone();
+        }
+        state.life += 1;
+        state.operations = 0;
+        state.crash_at = u64::MAX;
+        state.dead = false;
+    }
+
+    /// Changes one bit of a file's durable bytes.
+    pub fn flip(&self, name: &str, bit: u64) {
+        let mut state = self.state();
+        let file = state.names[name];
+        let content = state.files.get_mut(&file).unwrap();
+        for bytes in [&mut content.durable, &mut content.live] {
+            let place = (bit / 8) as usize % bytes.len();
+            bytes[place] ^= 1 << (bit % 8);
+        }
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.state().names.keys().cloned().collect()
+    }
+}
+
+/// What reaches the platter of changes that were not synced.
+fn survivors(mut pending: Vec<Change>, chance: &mut Chance) -> Vec<Change> {
+    match chance.below(5) {
+        0 => pending.clear(),
+        1 => pending.truncate(chance.below(pending.len() as u64 + 1) as usize),
+        2 => pending.retain(|_| chance.one_in(2)),
+        3 => {
+            pending.retain(|_| chance.one_in(2));
+            for last in (1..pending.len()).rev() {
+                pending.swap(last, chance.below(last as u64 + 1) as usize);
+            }
+        }
+        _ => {}
+    }
+    pending.into_iter().flat_map(|change| torn(change, chance)).collect()
+}
+
+/// Tears a write at sectors of 512 bytes.
+fn torn(change: Change, chance: &mut Chance) -> Vec<Change> {
+    match change {
+        Change::Write(offset, bytes) if bytes.len() > 512 && chance.one_in(4) => {
+            let sectors = bytes.chunks(512).enumerate();
+            let kept: Vec<_> = sectors
+                .filter(|_| chance.one_in(2))
+                .map(|(place, part)| Change::Write(offset + place as u64 * 512, part.to_vec()))
+                .collect();
+            kept
+        }
+        other => vec![other],
+    }
+}
+
+/// One open file.
+#[derive(Debug)]
+struct Handle {
+    disk: SimDisk,
+    file: u64,
+    life: u64,
+}
+
+impl Handle {
+    /// The file, if the power has not gone since it was opened.
+    fn with<T>(&self, action: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.disk.state();
+        if state.life != self.life {
+            return Err(power_is_gone());
+        }
+        action(&mut state, self.file)
+    }
+
+    fn change(&self, change: Change) -> io::Result<()> {
+        self.with(|state, file| {
+            state.tick()?;
+            let content = state.files.get_mut(&file).ok_or_else(power_is_gone)?;
+            apply(&mut content.live, &change);
+            content.pending.push(change);
+            state.finish()
+        })
+    }
+}
+
+impl StorageBackend for Handle {
+    fn len(&self) -> io::Result<u64> {
+        self.with(|state, file| state.files.get(&file).map(|content| content.live.len() as u64).ok_or_else(power_is_gone))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.with(|state, file| {
+            if state.dead {
+                return Err(power_is_gone());
+            }
+            let content = state.files.get(&file).ok_or_else(power_is_gone)?;
+            let from = offset as usize;
+            let bytes = content.live.get(from..from + out.len()).ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+            out.copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.change(Change::Length(length))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.with(|state, file| {
+            state.tick()?;
+            state.finish()?;
+            let content = state.files.get_mut(&file).ok_or_else(power_is_gone)?;
+            for change in std::mem::take(&mut content.pending) {
+                apply(&mut content.durable, &change);
+            }
+            Ok(())
+        })
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.change(Change::Write(offset, bytes.to_vec()))
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<FileStorage> {
+        let mut state = self.state();
+        let known = state.names.get(name).copied();
+        let file = match (known, mode) {
+            (Some(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (None, OpenMode::CreateNew) => {
+                state.tick()?;
+                state.next_file += 1;
+                let file = state.next_file;
+                state.files.insert(file, SimFile::default());
+                state.names.insert(name.to_owned(), file);
+                state.pending_names.push(NameChange::Link(name.to_owned(), file));
+                state.finish()?;
+                file
+            }
+            (Some(file), _) => file,
+            (None, _) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        let life = state.life;
+        drop(state);
+        Ok(FileStorage::new(Handle { disk: self.clone(), file, life }))
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let state = self.state();
+        let in_folder = |name: &String| {
+            let (parent, file) = name.rsplit_once('/').unwrap_or(("", name));
+            (parent == folder).then(|| file.to_owned())
+        };
+        Ok(state.names.keys().filter_map(in_folder).collect())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.change_names(NameChange::Rename(from.to_owned(), to.to_owned()))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.change_names(NameChange::Unlink(name.to_owned()))
+    }
+
+    fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.tick()?;
+        state.finish()?;
+        let pending = std::mem::take(&mut state.pending_names);
+        for change in pending {
+            if change.folder() == folder {
+                change.apply(&mut state.durable_names);
+            } else {
+                state.pending_names.push(change);
+            }
+        }
+        Ok(())
+    }
+
+    fn disk_bytes(&self, name: &str) -> io::Result<u64> {
+        let state = self.state();
+        let file = state.names.get(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(state.files[file].live.len() as u64)
+    }
+}
+
+impl SimDisk {
+    fn change_names(&self, change: NameChange) -> io::Result<()> {
+        let mut state = self.state();
+        state.tick()?;
+        change.apply(&mut state.names);
+        state.pending_names.push(change);
+        state.finish()
+    }
+}

@@ -1,0 +1,384 @@
+//! One store on the simulated disk, and the oracle that remembers every promise it made.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use lutine::domain::clock::Clock;
+use lutine::domain::company::{CompanyId, NewCompany};
+use lutine::domain::cursor::{Direction, Position};
+use lutine::domain::event::{EventId, EventVersion, NewEvent, Receipt};
+use lutine::domain::filter::TypeFilter;
+use lutine::domain::time::Timestamp;
+use lutine::store::faults::Faults;
+use lutine::store::{Actor, AppendError, FaultSink, MasterKey, PageOutcome, PageQuery, ReadError, Start, Store, StoreOptions};
+
+use crate::disk::{Chance, SimDisk};
+
+const RETENTION: Duration = Duration::from_secs(3600);
+
+/// A clock that only the test moves, in microseconds.
+#[derive(Debug)]
+struct SimClock(AtomicU64);
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::Relaxed))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
+
+fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Published {
+    company: CompanyId,
+    event: NewEvent,
+}
+
+pub struct World {
+    disk: SimDisk,
+    clock: Arc<SimClock>,
+    chance: Chance,
+    faults: Faults,
+    seed: u64,
+    published: u64,
+    /// Every acknowledged event.
+    acknowledged: BTreeMap<EventId, (Published, Timestamp)>,
+    /// The first id of every acknowledged dedupe key.
+    keys: HashMap<(CompanyId, String), EventId>,
+    /// Events of the commit that the power loss hit: all of them are there, or none.
+    unknown: Vec<Published>,
+    /// The greatest id that anybody has seen.
+    greatest: u64,
+    companies: BTreeSet<String>,
+}
+
+fn actor() -> Actor {
+    Actor { name: "local".to_owned(), request_id: None }
+}
+
+impl World {
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        Self {
+            disk: SimDisk::default(),
+            clock: Arc::new(SimClock(AtomicU64::new(1_790_000_000_000_000))),
+            chance: Chance::new(seed),
+            faults,
+            seed,
+            published: 0,
+            acknowledged: BTreeMap::new(),
+            keys: HashMap::new(),
+            unknown: Vec::new(),
+            greatest: 0,
+            companies: BTreeSet::new(),
+        }
+    }
+
+    fn open(&self) -> Result<Store, String> {
+        let options = StoreOptions {
+            retention: RETENTION,
+            segment_bytes_max: 20_000,
+            segment_age_max: Duration::from_secs(1200),
+            queue_events_max: 1000,
+            queue_bytes_max: 10_000_000,
+        };
+        let sink = FaultSink::new(|_| {});
+        Store::open(Arc::new(self.disk.clone()), self.clock.clone(), &MasterKey::new([9; 32]), options, self.faults, sink)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Opens the store, perhaps through further power losses, checks every promise, and works until the power goes.
+    pub fn live_until_power_loss(&mut self) -> Result<(), String> {
+        let nested = if self.chance.one_in(3) { self.chance.below(3) } else { 0 };
+        for _ in 0..nested {
+            self.disk.crash_after(1 + self.chance.below(60));
+            let opened = self.open();
+            drop(opened);
+            self.disk.power_cycle(&mut self.chance);
+        }
+        self.disk.never_crash();
+        let store = self.open().map_err(|error| format!("cannot be opened: {error}"))?;
+        self.check(&store)?;
+        self.disk.crash_after(1 + self.chance.below(500));
+        // A bug that never syncs would never reach the operation at which the power goes.
+        for _ in 0..60 {
+            if self.step(&store)?.is_none() {
+                break;
+            }
+        }
+        self.disk.crash_after(0);
+        drop(store);
+        self.disk.power_cycle(&mut self.chance);
+        Ok(())
+    }
+
+    /// One random act; none when the power is gone.
+    fn step(&mut self, store: &Store) -> Result<Option<()>, String> {
+        self.clock.0.fetch_add(self.chance.below(20_000_000), Ordering::Relaxed);
+        match self.chance.below(12) {
+            0..=6 => self.publish(store),
+            7 | 8 => Ok(store.maintain().ok().map(|_| ())),
+            9 => Ok(store.drop_expired().ok().map(|_| ())),
+            10 => {
+                let slug = format!("company-{}", self.companies.len());
+                let new = NewCompany { slug: slug.parse().unwrap(), country: None, name: slug.clone() };
+                let created = now_or_never(store.create_company(new, &actor()));
+                if let Some(Ok(_)) = created {
+                    self.companies.insert(slug);
+                }
+                Ok((!self.disk.is_dead()).then_some(()))
+            }
+            _ => {
+                self.clock.0.fetch_add(600_000_000, Ordering::Relaxed);
+                Ok(Some(()))
+            }
+        }
+    }
+
+    fn next_event(&mut self) -> Published {
+        self.published += 1;
+        let length = if self.chance.one_in(20) { 20_000 + self.chance.below(60_000) } else { self.chance.below(900) };
+        let filler: String = (0..length).map(|place| char::from(b'a' + ((place * 7 + self.published) % 26) as u8)).collect();
+        let mut payload = format!("{{\"n\":{},\"text\":\"{filler}\"}}", self.published);
+        let mut dedupe_key = None;
+        if self.chance.one_in(2) {
+            let key = self.chance.below(200);
+            dedupe_key = Some(format!("key-{key}").parse().unwrap());
+            payload = format!("{{\"key\":{key}}}");
+        }
+        let event = NewEvent {
+            kind: ["claim.created", "policy.bound", "rare.event"][self.chance.below(3) as usize].parse().unwrap(),
+            version: EventVersion::default(),
+            payload,
+            metadata: "{}".to_owned(),
+            dedupe_key,
+            references: None,
+            occurred_at: None,
+        };
+        // The content belongs to the key, so that a repeat is a duplicate and never a conflict.
+        let kind = if event.dedupe_key.is_some() { "claim.created".parse().unwrap() } else { event.kind };
+        Published { company: CompanyId(1 + self.chance.below(3) as u32), event: NewEvent { kind, ..event } }
+    }
+
+    fn publish(&mut self, store: &Store) -> Result<Option<()>, String> {
+        let count = 1 + self.chance.below(6);
+        let batch: Vec<Published> = (0..count).map(|_| self.next_event()).collect();
+        let mut waiting = Vec::new();
+        for published in &batch {
+            match store.append(store.prepare(published.company, &published.event)) {
+                Ok(appending) => waiting.push((published.clone(), Box::pin(appending))),
+                Err(AppendError::Overloaded { .. }) => return Ok(store.maintain().ok().map(|_| ())),
+                Err(_) => return Ok(None),
+            }
+        }
+        let outcome = store.turn();
+        let mut unanswered = Vec::new();
+        for (published, appending) in waiting {
+            match now_or_never(appending) {
+                Some(Ok(receipt)) => self.remember(published, receipt)?,
+                Some(Err(AppendError::DedupeConflict { .. })) => return Err("a conflict although the content is the same".to_owned()),
+                Some(Err(_)) | None => unanswered.push(published),
+            }
+        }
+        if outcome.is_ok() {
+            return if unanswered.is_empty() { Ok(Some(())) } else { Err("a commit without an answer".to_owned()) };
+        }
+        self.unknown = unanswered;
+        Ok(None)
+    }
+
+    fn remember(&mut self, published: Published, receipt: Receipt) -> Result<(), String> {
+        let key = published.event.dedupe_key.as_ref().map(|key| (published.company, key.as_str().to_owned()));
+        let live = |created: Timestamp| self.clock.now().since(created) < RETENTION;
+        if let Some(key) = &key
+            && let Some(first) = self.keys.get(key)
+            && *first != receipt.id
+            && self.acknowledged.get(first).is_some_and(|(_, created)| live(*created))
+        {
+            return Err(format!("the key {key:?} stands for event {first} and for event {}", receipt.id));
+        }
+        if receipt.duplicate {
+            // The first event was stored by a commit whose answer was lost.
+            self.acknowledged.entry(receipt.id).or_insert((published, receipt.created));
+        } else {
+            if receipt.id.0 <= self.greatest {
+                return Err(format!("the id {} was given again", receipt.id));
+            }
+            self.greatest = receipt.id.0;
+            self.acknowledged.insert(receipt.id, (published, receipt.created));
+        }
+        if let Some(key) = key {
+            self.keys.insert(key, receipt.id);
+        }
+        Ok(())
+    }
+
+    /// Every promise, after a start.
+    fn check(&mut self, store: &Store) -> Result<(), String> {
+        let report = store.verify().map_err(|error| error.to_string())?;
+        if !report.faults.is_empty() {
+            return Err(report.faults.join("; "));
+        }
+        let cutoff = self.clock.now().before(RETENTION);
+        let mut present: BTreeMap<EventId, (CompanyId, String)> = BTreeMap::new();
+        for company in (1..=3).map(CompanyId) {
+            let mut last = 0;
+            for envelope in read_all(store, company, Start::Oldest).map_err(|error| error.to_string())? {
+                let id = envelope["id"].as_u64().unwrap();
+                if id <= last {
+                    return Err(format!("event {id} is listed after event {last}"));
+                }
+                last = id;
+                present.insert(EventId(id), (company, envelope["payload"].as_str().unwrap().to_owned()));
+            }
+        }
+        for (id, (published, created)) in &self.acknowledged {
+            let found = present.get(id);
+            if found.is_none() && *created >= cutoff {
+                return Err(format!("the acknowledged event {id} is lost"));
+            }
+            if found.is_some_and(|(company, payload)| *company != published.company || *payload != published.event.payload) {
+                return Err(format!("event {id} is not what was published"));
+            }
+        }
+        // Of the commit that the power loss hit all events are there, or none.
+        let strangers: Vec<_> = present.iter().filter(|(id, _)| !self.acknowledged.contains_key(id)).collect();
+        let unknown = std::mem::take(&mut self.unknown);
+        let matching = |published: &Published| {
+            strangers.iter().any(|(_, (company, payload))| *company == published.company && *payload == published.event.payload)
+        };
+        // An event whose key was known before leaves nothing behind by itself.
+        let own: Vec<&Published> = unknown.iter().filter(|published| published.event.dedupe_key.is_none()).collect();
+        let found = own.iter().filter(|published| matching(published)).count();
+        if found != 0 && found != own.len() {
+            return Err(format!("{found} of {} events of one commit are there", own.len()));
+        }
+        for (id, (company, payload)) in strangers {
+            if !unknown.iter().any(|published| published.company == *company && published.event.payload == *payload) {
+                return Err(format!("event {id} was never published"));
+            }
+            let published = unknown.iter().find(|published| published.event.payload == *payload && published.company == *company).unwrap();
+            self.greatest = self.greatest.max(id.0);
+            if let Some(key) = &published.event.dedupe_key {
+                self.keys.insert((*company, key.as_str().to_owned()), *id);
+            }
+            self.acknowledged.insert(*id, (published.clone(), self.clock.now()));
+        }
+        self.check_keys(store)?;
+        let companies = store.companies();
+        match self.companies.iter().find(|slug| companies.by_slug(slug).is_none()) {
+            Some(slug) => Err(format!("the company {slug} is lost")),
+            None => Ok(()),
+        }
+    }
+
+    /// A few known keys must still stand for their first events.
+    fn check_keys(&mut self, store: &Store) -> Result<(), String> {
+        let keys: Vec<_> = self.keys.iter().map(|(key, id)| (key.clone(), *id)).collect();
+        for ((company, key), id) in keys {
+            let Some((published, created)) = self.acknowledged.get(&id).cloned() else { continue };
+            if self.clock.now().since(created) + Duration::from_secs(60) >= RETENTION || !self.chance.one_in(4) {
+                continue;
+            }
+            let appending = match store.append(store.prepare(company, &published.event)) {
+                Ok(appending) => appending,
+                Err(AppendError::Overloaded { .. }) => return Ok(()),
+                Err(error) => return Err(error.to_string()),
+            };
+            store.turn().map_err(|error| error.to_string())?;
+            match now_or_never(appending) {
+                Some(Ok(receipt)) if receipt.id == id && receipt.duplicate => {}
+                other => return Err(format!("the key {key} of event {id} now gives {other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// A store with a few sealed segments, closed properly.
+    pub fn sealed(seed: u64) -> Self {
+        let mut world = Self::new(seed, Faults::default());
+        let store = world.open().unwrap();
+        world.disk.never_crash();
+        for _ in 0..40 {
+            world.clock.0.fetch_add(1_000_000, Ordering::Relaxed);
+            world.publish(&store).unwrap().unwrap();
+            store.maintain().unwrap();
+        }
+        drop(store);
+        world
+    }
+
+    /// Changes one bit of a sealed file, then reads everything. True when it was noticed; an error when wrong bytes were
+    /// served.
+    pub fn flip_and_read(&self, seed: u64) -> Result<bool, String> {
+        let mut chance = Chance::new(seed ^ 0xf11b);
+        let sealed: Vec<String> = self.disk.names().into_iter().filter(|name| name.contains(".sealed.")).collect();
+        let name = &sealed[chance.below(sealed.len() as u64) as usize];
+        self.disk.flip(name, chance.next());
+        // redb may refuse, or panic on, a damaged page of its own; both are noticed, neither serves anything.
+        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| -> Result<bool, String> {
+            let Ok(store) = self.open() else { return Ok(true) };
+            for company in (1..=3).map(CompanyId) {
+                let listed = match read_all(&store, company, Start::Oldest) {
+                    Ok(listed) => listed,
+                    Err(_) => return Ok(true),
+                };
+                let mut count = 0;
+                for envelope in listed {
+                    let id = EventId(envelope["id"].as_u64().unwrap());
+                    let right = self.acknowledged.get(&id).is_some_and(|(published, _)| {
+                        published.company == company && published.event.payload == envelope["payload"].as_str().unwrap()
+                    });
+                    if !right {
+                        return Err(format!("seed {}: event {id} was served with wrong bytes", self.seed));
+                    }
+                    count += 1;
+                }
+                let expected = self.acknowledged.values().filter(|(published, _)| published.company == company).count();
+                if count != expected {
+                    // Events that are not found because an index is damaged: `verify` must say so.
+                    let report = store.verify();
+                    return if report.is_ok_and(|report| report.faults.is_empty()) {
+                        Err(format!("{} events vanished without a word", expected - count))
+                    } else {
+                        Ok(true)
+                    };
+                }
+            }
+            Ok(store.verify().map_or(true, |report| !report.faults.is_empty()))
+        }));
+        read.unwrap_or(Ok(true))
+    }
+}
+
+fn read_all(store: &Store, company: CompanyId, start: Start) -> Result<Vec<serde_json::Value>, ReadError> {
+    let filter = TypeFilter::default();
+    let mut start = start;
+    let mut all = Vec::new();
+    loop {
+        let query = PageQuery { company, start, direction: Direction::Ascending, limit: 7, filter: &filter };
+        let PageOutcome::Page(page) = store.page(&query)? else { return Ok(all) };
+        let text: Vec<u8> = [b"[".as_slice(), &page.parts.concat(), b"]"].concat();
+        let events: Vec<serde_json::Value> = serde_json::from_slice(&text).map_err(|error| ReadError::Storage(error.to_string()))?;
+        assert_eq!(events.len(), page.count);
+        all.extend(events);
+        if !page.more {
+            return Ok(all);
+        }
+        let position: Position = page.position;
+        start = Start::After(position);
+    }
+}
