@@ -12,6 +12,7 @@
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
+use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
 use crate::domain::time::Timestamp;
 
@@ -206,12 +207,22 @@ impl Chunk {
         (end <= self.bytes.len()).then(|| self.bytes.slice(start..end))
     }
 
-    /// The index of the first event above `id`, or the count when there is none.
-    pub fn first_above(&self, id: EventId) -> usize {
+    /// The index of the event with this id, if it is here.
+    pub fn place_of(&self, id: EventId) -> Option<usize> {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.record(middle).is_some_and(|record| record.id <= id) { low = middle + 1 } else { high = middle }
+            if self.record(middle)?.id < id { low = middle + 1 } else { high = middle }
+        }
+        (self.record(low)?.id == id).then_some(low)
+    }
+
+    /// The index of the first event above a position, or the count when there is none.
+    pub fn first_above(&self, position: Position) -> usize {
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.record(middle).is_some_and(|record| (record.created, record.id) <= (position.created, position.id)) { low = middle + 1 } else { high = middle }
         }
         low
     }
@@ -366,7 +377,7 @@ mod tests {
         assert_eq!(chunk.escaped_payload(1).unwrap(), "se");
         assert_eq!(chunk.extra(2).unwrap(), "xy");
         assert_eq!(chunk.records().map(|record| record.id.0).collect::<Vec<_>>(), [4, 5, 9]);
-        assert_eq!([0, 4, 5, 8, 9].map(|id| chunk.first_above(EventId(id))), [0, 1, 2, 2, 3]);
+        assert_eq!([0, 4, 5, 8, 9].map(|id| chunk.first_above(Position { created: Timestamp::from_micros(id * 10), id: EventId(id) })), [0, 1, 2, 2, 3]);
         assert!(chunk.record(3).is_none() && chunk.envelopes(2, 3).is_none());
     }
 

@@ -124,7 +124,7 @@ impl Collector {
 
     fn take_ascending(&mut self, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
         let mut run: Option<(usize, usize)> = None;
-        let mut place = chunk.first_above(self.position.id);
+        let mut place = chunk.first_above(self.position);
         while let Some(record) = chunk.record(place) {
             let is_wanted = record.created >= self.cutoff
                 && position_of(&record) > self.position
@@ -347,9 +347,9 @@ impl Inner {
             }
         }
         let Some(chunk) = chunk else { return Ok(None) };
-        let Some(place) = chunk.first_above(id).checked_sub(1) else { return Ok(None) };
-        let is_it = chunk.record(place).is_some_and(|record| record.id == id && record.created >= self.cutoff());
-        Ok(is_it.then_some((chunk, place)))
+        let cutoff = self.cutoff();
+        let place = chunk.place_of(id).filter(|place| chunk.record(*place).is_some_and(|record| record.created >= cutoff));
+        Ok(place.map(|place| (chunk, place)))
     }
 }
 

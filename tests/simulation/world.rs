@@ -310,8 +310,8 @@ impl World {
     /// A store with a few sealed segments, closed properly.
     pub fn sealed(seed: u64) -> Self {
         let mut world = Self::new(seed, Faults::default());
-        let store = world.open().unwrap();
         world.disk.never_crash();
+        let store = world.open().unwrap();
         for _ in 0..40 {
             world.clock.0.fetch_add(1_000_000, Ordering::Relaxed);
             world.publish(&store).unwrap().unwrap();
