@@ -1,0 +1,70 @@
+//! Benches of the real daemon, against limits that are measured in the same run: a null HTTP server and an append-only file.
+//!
+//! `cargo bench` runs all of them, `cargo bench -- publish page` only some; see [`settings::USAGE`].
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::panic,
+    reason = "a bench that meets the unexpected ends at once, with the place"
+)]
+
+mod daemon;
+mod day;
+mod disk;
+mod groups;
+mod histogram;
+mod http;
+mod insurance;
+mod load;
+mod null;
+mod process;
+mod report;
+mod requests;
+mod settings;
+mod store;
+
+use std::process::ExitCode;
+
+use groups::Bench;
+use settings::{Group, Settings, USAGE};
+
+fn main() -> ExitCode {
+    if let Some(answer) = null::asked_for() {
+        null::serve(&answer);
+        return ExitCode::SUCCESS;
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo test --all-targets` runs this too, and without the option.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let settings = match Settings::read(arguments.into_iter()) {
+        Ok(settings) => settings,
+        Err(fault) => {
+            eprintln!("{fault}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut bench = Bench::new(settings);
+    report::print_machine(bench.root(), &bench.settings);
+    for group in Group::ALL {
+        if bench.settings.asks_for(group) {
+            eprintln!("{} ...", group.name());
+            match group {
+                Group::Limits => groups::limits::run(&mut bench),
+                Group::Page => groups::read::run_page(&mut bench),
+                Group::Get => groups::read::run_get(&mut bench),
+                Group::Filtered => groups::read::run_filtered(&mut bench),
+                Group::Publish => groups::publish::run(&mut bench),
+                Group::Open => groups::open::run(&mut bench),
+                Group::Seal => groups::seal::run(&mut bench),
+                Group::Disk => groups::disk::run(&mut bench),
+            }
+        }
+    }
+    bench.report.summary();
+    ExitCode::SUCCESS
+}
