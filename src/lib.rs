@@ -2,5 +2,7 @@
 pub mod catalog;
 pub mod config;
 pub mod domain;
+pub mod service;
 pub mod store;
+pub mod telemetry;
 pub mod wire;

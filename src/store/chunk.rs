@@ -222,7 +222,11 @@ impl Chunk {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.record(middle).is_some_and(|record| (record.created, record.id) <= (position.created, position.id)) { low = middle + 1 } else { high = middle }
+            if self.record(middle).is_some_and(|record| (record.created, record.id) <= (position.created, position.id)) {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         low
     }
@@ -377,7 +381,10 @@ mod tests {
         assert_eq!(chunk.escaped_payload(1).unwrap(), "se");
         assert_eq!(chunk.extra(2).unwrap(), "xy");
         assert_eq!(chunk.records().map(|record| record.id.0).collect::<Vec<_>>(), [4, 5, 9]);
-        assert_eq!([0, 4, 5, 8, 9].map(|id| chunk.first_above(Position { created: Timestamp::from_micros(id * 10), id: EventId(id) })), [0, 1, 2, 2, 3]);
+        assert_eq!(
+            [0, 4, 5, 8, 9].map(|id| chunk.first_above(Position { created: Timestamp::from_micros(id * 10), id: EventId(id) })),
+            [0, 1, 2, 2, 3]
+        );
         assert!(chunk.record(3).is_none() && chunk.envelopes(2, 3).is_none());
     }
 

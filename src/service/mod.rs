@@ -1,0 +1,90 @@
+//! The use cases of the daemon: what may be done, in which order, by whom.
+//!
+//! Nobody here knows a status code or a header; time is read from the clock that was handed in.
+
+pub mod companies;
+pub mod cursors;
+pub mod events;
+pub mod key_text;
+pub mod keys;
+pub mod rates;
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use self::companies::CompanyService;
+use self::events::EventService;
+use self::keys::KeyService;
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::domain::clock::Clock;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// What the services are made of, handed in by the daemon.
+#[derive(Debug)]
+pub struct Foundations {
+    /// The log and the ledger.
+    pub store: Store,
+    /// The event types that are known.
+    pub catalog: Arc<Catalog>,
+    /// The settings in force; read at the start of each unit of work.
+    pub config: Arc<ArcSwap<Config>>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the daemon stops: whoever waits answers at once.
+    pub shutdown: CancellationToken,
+}
+
+/// All use cases and what they are made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// What the services are made of.
+    pub foundations: Foundations,
+    /// Publishing and reading events.
+    pub events: EventService,
+    /// Tenants.
+    pub companies: CompanyService,
+    /// API keys.
+    pub keys: KeyService,
+}
+
+/// All use cases; a clone is another handle.
+#[derive(Debug, Clone)]
+pub struct Services(Arc<Parts>);
+
+impl Services {
+    /// Puts the use cases together.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub fn new(foundations: Foundations) -> Result<Self, getrandom::Error> {
+        let store = &foundations.store;
+        let events = EventService::new(store.clone(), Arc::clone(&foundations.catalog), Arc::clone(&foundations.clock));
+        let companies = CompanyService::new(store.clone());
+        let environment = foundations.config.load().environment;
+        let keys = KeyService::new(store.clone(), environment)?;
+        Ok(Self(Arc::new(Parts { events, companies, keys, foundations })))
+    }
+}
+
+impl Deref for Services {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl Deref for Parts {
+    type Target = Foundations;
+
+    fn deref(&self) -> &Foundations {
+        &self.foundations
+    }
+}
