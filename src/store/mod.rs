@@ -66,6 +66,7 @@ use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::{EventId, NewEvent, Receipt};
 use crate::domain::time::Timestamp;
+use crate::telemetry::metrics::StoreMetrics;
 
 /// A chunk whose bytes are not those that were written. Nothing is deleted because of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -205,6 +206,8 @@ pub struct StoreOptions {
     pub queue_events_max: usize,
     /// Bytes that may wait for their commit.
     pub queue_bytes_max: usize,
+    /// Where the store counts what it does.
+    pub metrics: Arc<StoreMetrics>,
 }
 
 /// Where a fault of the storage is reported to; called at most once, from one of the store's threads.
@@ -263,7 +266,7 @@ pub struct StoreStatus {
     pub queue_bytes: usize,
     /// Whether the machine's clock is not believed.
     pub clock_in_doubt: bool,
-    /// Seconds that the last sealing took, in milliseconds; none before the first one.
+    /// How long the last sealing took; none before the first one.
     pub last_seal: Option<Duration>,
 }
 
@@ -327,7 +330,13 @@ impl Inner {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut list = SegmentList::clone(&self.segments.load());
         change(&mut list);
+        self.show_segments(&list);
         self.segments.store(Arc::new(list));
+    }
+
+    fn show_segments(&self, list: &SegmentList) {
+        let sealed = list.sealed_count();
+        self.options.metrics.show_segments((list.segments.len() - sealed).saturating_sub(1), sealed);
     }
 
     fn recent_mut(&self) -> std::sync::RwLockWriteGuard<'_, Recent> {
@@ -353,7 +362,9 @@ impl Inner {
         let started = Instant::now();
         self.seal(&segment)?;
         self.stalled.store(false, Ordering::Release);
-        *self.last_seal.lock().unwrap_or_else(PoisonError::into_inner) = Some(started.elapsed());
+        let took = started.elapsed();
+        self.options.metrics.count_seal(took);
+        *self.last_seal.lock().unwrap_or_else(PoisonError::into_inner) = Some(took);
         Ok(true)
     }
 
@@ -502,7 +513,6 @@ impl Store {
     pub fn status(&self) -> StoreStatus {
         let list = self.inner.segments.load();
         let (queue_events, queue_bytes) = self.inner.queue.depth();
-        let sealed = list.segments.iter().filter(|segment| matches!(segment, Segment::Sealed(_))).count();
         let files = list.segments.iter().map(|segment| match segment {
             Segment::Live(live) => live::file_name(live.number),
             Segment::Sealed(_) => sealed::file_name(segment.reads().number()),
@@ -510,7 +520,7 @@ impl Store {
         let disk_bytes = files.chain([ledger::FILE_NAME.to_owned()]).filter_map(|name| self.inner.disk.disk_bytes(&name).ok()).sum();
         StoreStatus {
             tail: self.tail(),
-            segments_sealed: sealed,
+            segments_sealed: list.sealed_count(),
             segments_waiting: list.waiting().len(),
             disk_bytes,
             queue_events,

@@ -286,7 +286,7 @@ impl Store {
         let inner = Inner {
             recent: RwLock::new(Recent::start(Arc::clone(&open), last)),
             writer: Mutex::new(Writer { open, last, opened, unsettled: false, counter }),
-            queue: Queue::new(options.queue_events_max, options.queue_bytes_max),
+            queue: Queue::new(&options),
             disk,
             clock,
             guard: Mutex::new(guard),
@@ -308,6 +308,8 @@ impl Store {
             maintenance_wake: Condvar::new(),
             last_seal: Mutex::new(None),
         };
+        inner.show_segments(&inner.segments.load());
+        inner.options.metrics.show_tail(last.id);
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -8,6 +8,7 @@ use super::chunk::{Chunk, Record};
 use super::prepared::Extra;
 use super::records;
 use super::segment::SegmentReads;
+use super::tables::ChunkKey;
 use super::{Inner, ReadError, StorageFault, Store};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::{Direction, Position};
@@ -226,7 +227,7 @@ impl Inner {
                 continue;
             }
             for key in segment.keys_from(company, position, true, CHUNKS_AHEAD)? {
-                let Some(chunk) = segment.chunk(company, key)? else { continue };
+                let Some(chunk) = self.fetch(segment, company, key)? else { continue };
                 let gone = chunk.records().rev().find(|record| record.created < cutoff && position_of(record) > position);
                 if let Some(record) = gone {
                     lost = lost.max(Some(record.created));
@@ -234,6 +235,11 @@ impl Inner {
             }
         }
         Ok(lost)
+    }
+
+    fn fetch(&self, segment: &dyn SegmentReads, company: CompanyId, key: ChunkKey) -> Result<Option<Chunk>, StorageFault> {
+        self.options.metrics.count_chunk_read();
+        segment.chunk(company, key)
     }
 
     fn page(&self, query: &PageQuery<'_>) -> Result<PageOutcome, StorageFault> {
@@ -325,7 +331,7 @@ impl Inner {
             let fresh: Vec<_> = keys.iter().copied().filter(|key| Some(*key) != seen).collect();
             let Some(last) = fresh.last().copied() else { return Ok(false) };
             for key in fresh {
-                let Some(chunk) = segment.chunk(query.company, key)? else { continue };
+                let Some(chunk) = self.fetch(segment, query.company, key)? else { continue };
                 if page.take(&chunk, kinds.of(&chunk)?)? {
                     return Ok(true);
                 }
@@ -343,7 +349,7 @@ impl Inner {
             if let Some(segment) = list.segments.iter().rev().map(super::segment::Segment::reads).find(|segment| holds(segment.span()))
                 && let Some(key) = segment.key_of_id(company, id)?
             {
-                chunk = segment.chunk(company, key)?;
+                chunk = self.fetch(segment, company, key)?;
             }
         }
         let Some(chunk) = chunk else { return Ok(None) };

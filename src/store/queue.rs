@@ -2,15 +2,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::AppendError;
 use super::prepared::PreparedEvent;
+use super::{AppendError, StoreOptions};
 use crate::domain::event::Receipt;
+use crate::telemetry::metrics::StoreMetrics;
 
 /// The answer to each event of a group, in its order.
 pub(super) type Outcomes = Vec<Result<Receipt, AppendError>>;
@@ -70,6 +71,7 @@ pub(super) struct Queue {
     filled: Condvar,
     events_max: usize,
     bytes_max: usize,
+    metrics: Arc<StoreMetrics>,
 }
 
 /// What the writer found.
@@ -80,8 +82,14 @@ pub(super) struct Batch {
 }
 
 impl Queue {
-    pub fn new(events_max: usize, bytes_max: usize) -> Self {
-        Self { state: Mutex::default(), filled: Condvar::new(), events_max, bytes_max }
+    pub fn new(options: &StoreOptions) -> Self {
+        Self {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            events_max: options.queue_events_max,
+            bytes_max: options.queue_bytes_max,
+            metrics: Arc::clone(&options.metrics),
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -104,6 +112,7 @@ impl Queue {
         state.events += events;
         state.bytes += bytes;
         state.waiting.push(waiting);
+        self.metrics.show_queue(state.events, state.bytes);
         let was_empty = state.waiting.len() == 1;
         drop(state);
         if was_empty {
@@ -125,6 +134,7 @@ impl Queue {
         state.events = 0;
         state.bytes = 0;
         state.nudged = false;
+        self.metrics.show_queue(0, 0);
         Batch { waiting: std::mem::take(&mut state.waiting), closed: state.closed }
     }
 

@@ -82,6 +82,10 @@ impl SegmentList {
         first_live.map_or(u64::MAX, |segment| segment.reads().number())
     }
 
+    pub fn sealed_count(&self) -> usize {
+        self.segments.iter().filter(|segment| matches!(segment, Segment::Sealed(_))).count()
+    }
+
     /// Unsealed segments that are no longer written to.
     pub fn waiting(&self) -> Vec<Arc<LiveSegment>> {
         let mut live: Vec<_> = self

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redb::Durability;
 use tracing::{info, warn};
@@ -72,7 +72,9 @@ impl Writer {
         }
         if let Some((_, receipt)) = new.last() {
             let tail = Position { created, id: receipt.id };
+            let started = Instant::now();
             let plan = self.write(inner, &new, &dedupe)?;
+            inner.options.metrics.count_commit(new.len(), started.elapsed());
             self.publish(inner, plan, &dedupe, tail);
         }
         tell(callers, answers);
@@ -191,6 +193,7 @@ impl Writer {
         self.unsettled = true;
         self.last = tail;
         self.counter = self.counter.max(tail.id.0);
+        inner.options.metrics.show_tail(tail.id);
         inner.tail.send_replace(tail);
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Handles are resolved once; counting is one addition. Nobody outside this module names the metrics library.
 
+mod store;
+
 use std::sync::{Arc, OnceLock};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -10,6 +12,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+pub use self::store::StoreMetrics;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -109,18 +113,21 @@ pub struct Metrics {
     pub published: PublishCounters,
     /// Why callers were not let in.
     pub refused: RefusedCounters,
+    /// What the store counts; it is handed to the store when that is opened.
+    pub store: Arc<StoreMetrics>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Metrics {
-    /// The registry that [`Metrics::new`] takes: every name in it starts with `lutine_`.
+    /// All metrics at nothing; every name starts with `lutine_`.
     #[must_use]
-    pub fn registry() -> Registry {
-        Registry::with_prefix("lutine")
-    }
-
-    /// Adds what is counted here to what `registry` holds already.
-    #[must_use]
-    pub fn new(mut registry: Registry) -> Self {
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("lutine");
         let requests = Family::<RouteLabels, Counter>::default();
         registry.register("http_requests", "Requests by route and status", requests.clone());
         let in_flight = Gauge::default();
@@ -149,7 +156,9 @@ impl Metrics {
             scope: reason("scope"),
             rate: reason("rate"),
         };
-        Self { registry, requests, in_flight, connections, published, refused }
+        let store = Arc::new(StoreMetrics::default());
+        store.register(&mut registry);
+        Self { registry, requests, in_flight, connections, published, refused, store }
     }
 
     /// The counters of one route, such as `GET /api/v1/events`.
@@ -190,7 +199,7 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_route_and_status_under_our_name() {
-        let metrics = Metrics::new(Metrics::registry());
+        let metrics = Metrics::new();
         let route = metrics.route("GET /api/v1/events");
         route.count(200);
         route.count(200);
@@ -203,10 +212,31 @@ mod tests {
 
     #[test]
     fn a_request_is_under_way_until_it_is_dropped() {
-        let metrics = Metrics::new(Metrics::registry());
+        let metrics = Metrics::new();
         let request = metrics.request();
         assert!(metrics.render().unwrap().contains("lutine_http_requests_in_flight 1"));
         drop(request);
         assert!(metrics.render().unwrap().contains("lutine_http_requests_in_flight 0"));
+    }
+
+    #[test]
+    fn the_store_is_told_apart_by_its_names() {
+        let metrics = Metrics::new();
+        metrics.store.count_commit(3, std::time::Duration::from_millis(2));
+        metrics.store.count_chunk_read();
+        metrics.store.count_seal(std::time::Duration::from_millis(1500));
+        metrics.store.show_tail(crate::domain::event::EventId(1042));
+        let text = metrics.render().unwrap();
+        for line in [
+            "lutine_events_appended_total 3",
+            "lutine_chunks_read_total 1",
+            "lutine_commit_events_sum 3.0",
+            "lutine_commit_seconds_count 1",
+            "lutine_seal_seconds_sum 1.5",
+            "lutine_seal_seconds_count 1",
+            "lutine_tail_id 1042",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line} is not in\n{text}");
+        }
     }
 }

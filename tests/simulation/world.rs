@@ -94,6 +94,7 @@ impl World {
             segment_age_max: Duration::from_secs(1200),
             queue_events_max: 1000,
             queue_bytes_max: 10_000_000,
+            metrics: Arc::default(),
         };
         let sink = FaultSink::new(|_| {});
         Store::open(Arc::new(self.disk.clone()), self.clock.clone(), &MasterKey::new([9; 32]), options, self.faults, sink)
