@@ -42,7 +42,7 @@ pub use self::chunk::ChunkError;
 pub use self::companies::{Companies, CompanyError};
 pub use self::keys::{KeyError, Keys};
 pub use self::ledger::LedgerBusy;
-pub use self::open::OpenError;
+pub use self::open::{OpenError, StoreThreads};
 pub use self::page::{Page, PageOutcome, PageQuery, Start, StoredEvent};
 pub use self::prepared::PreparedEvent;
 pub use self::queue::{Appending, AppendingAll};
