@@ -207,16 +207,20 @@ impl SegmentReads for LiveSegment {
         let index = self.index();
         let Some(company) = index.companies.get(&company) else { return Ok(Vec::new()) };
         let at = (position.created.as_micros(), position.id.0);
+        // Ascending: what lies above the position is in the one chunk that may hold the position itself, or in later ones.
+        let edge = if ascending {
+            company.chunks.partition_point(|key| *key <= at).saturating_sub(1)
+        } else {
+            company.chunks.partition_point(|key| *key < at)
+        };
         let mut places: Vec<u32> = Vec::new();
         for kind in kinds {
             let Some(of_kind) = company.kinds.get(kind) else { continue };
-            let key_of = |place: &u32| company.chunks.get(*place as usize).copied().unwrap_or_default();
+            let below = of_kind.partition_point(|place| (*place as usize) < edge);
             if ascending {
-                let from = of_kind.partition_point(|place| key_of(place) <= at).saturating_sub(1);
-                places.extend(of_kind.iter().skip(from).take(limit));
+                places.extend(of_kind.iter().skip(below).take(limit));
             } else {
-                let to = of_kind.partition_point(|place| key_of(place) < at);
-                places.extend(of_kind.iter().take(to).rev().take(limit));
+                places.extend(of_kind.iter().take(below).rev().take(limit));
             }
         }
         places.sort_unstable();

@@ -213,15 +213,17 @@ impl SegmentReads for SealedSegment {
         let tables = CompanyTables::of(company);
         let Some(types) = existing(transaction.open_table(tables.types()))? else { return Ok(Vec::new()) };
         let (created, id) = (position.created.as_micros(), position.id.0);
+        // Ascending: what lies above the position is in the one chunk that may hold the position itself, or in later ones.
+        let first = match existing(transaction.open_table(tables.events()))? {
+            Some(events) if ascending => events.range(..=(created, id))?.next_back().transpose()?.map(|row| row.0.value()),
+            _ => None,
+        };
+        let (first_created, first_id) = first.unwrap_or_default();
         let mut keys = Vec::new();
         for kind in kinds.iter().copied() {
             let mut of_kind = |key: (u32, u64, u64)| keys.push((key.1, key.2));
             if ascending {
-                let start = match types.range((kind, 0, 0)..=(kind, created, id))?.next_back() {
-                    Some(row) => row?.0.value(),
-                    None => (kind, 0, 0),
-                };
-                for row in types.range(start..=(kind, u64::MAX, u64::MAX))?.take(limit) {
+                for row in types.range((kind, first_created, first_id)..=(kind, u64::MAX, u64::MAX))?.take(limit) {
                     of_kind(row?.0.value());
                 }
             } else {

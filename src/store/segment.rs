@@ -28,7 +28,8 @@ pub(super) trait SegmentReads: Debug + Send + Sync {
     /// descending: from the one that may hold the last event below it downwards.
     fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault>;
 
-    /// As [`SegmentReads::keys_from`], of chunks that hold one of `kinds`.
+    /// As [`SegmentReads::keys_from`], of chunks that hold one of `kinds`. Ascending, no key lies below the chunk that
+    /// may hold `position` itself: a walk from key to key always moves on.
     fn typed_keys_from(
         &self,
         company: CompanyId,

@@ -1,11 +1,7 @@
 //! One store on the simulated disk, and the oracle that remembers every promise it made.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use lutine::domain::clock::Clock;
@@ -15,32 +11,10 @@ use lutine::domain::event::{EventId, EventVersion, NewEvent, Receipt};
 use lutine::domain::filter::TypeFilter;
 use lutine::domain::time::Timestamp;
 use lutine::store::faults::Faults;
-use lutine::store::{Actor, AppendError, FaultSink, MasterKey, PageOutcome, PageQuery, ReadError, Start, Store, StoreOptions};
+use lutine::store::{Actor, AppendError, FaultSink, PageOutcome, PageQuery, ReadError, Start, Store, StoreOptions};
 
 use crate::disk::{Chance, SimDisk};
-
-const RETENTION: Duration = Duration::from_secs(3600);
-
-/// A clock that only the test moves, in microseconds.
-#[derive(Debug)]
-struct SimClock(AtomicU64);
-
-impl Clock for SimClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::Relaxed))
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_micros(self.0.load(Ordering::Relaxed))
-    }
-}
-
-fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
-    }
-}
+use crate::stage::{RETENTION, SimClock, master, now_or_never, options};
 
 #[derive(Debug, Clone)]
 struct Published {
@@ -74,7 +48,7 @@ impl World {
     pub fn new(seed: u64, faults: Faults) -> Self {
         Self {
             disk: SimDisk::default(),
-            clock: Arc::new(SimClock(AtomicU64::new(1_790_000_000_000_000))),
+            clock: Arc::default(),
             chance: Chance::new(seed),
             faults,
             seed,
@@ -88,16 +62,9 @@ impl World {
     }
 
     fn open(&self) -> Result<Store, String> {
-        let options = StoreOptions {
-            retention: RETENTION,
-            segment_bytes_max: 20_000,
-            segment_age_max: Duration::from_secs(1200),
-            queue_events_max: 1000,
-            queue_bytes_max: 10_000_000,
-            metrics: Arc::default(),
-        };
+        let options = StoreOptions { segment_bytes_max: 20_000, ..options() };
         let sink = FaultSink::new(|_| {});
-        Store::open(Arc::new(self.disk.clone()), self.clock.clone(), &MasterKey::new([9; 32]), options, self.faults, sink)
+        Store::open(Arc::new(self.disk.clone()), self.clock.clone(), &master(), options, self.faults, sink)
             .map_err(|error| error.to_string())
     }
 
@@ -128,7 +95,7 @@ impl World {
 
     /// One random act; none when the power is gone.
     fn step(&mut self, store: &Store) -> Result<Option<()>, String> {
-        self.clock.0.fetch_add(self.chance.below(20_000_000), Ordering::Relaxed);
+        self.clock.advance(Duration::from_micros(self.chance.below(20_000_000)));
         match self.chance.below(12) {
             0..=6 => self.publish(store),
             7 | 8 => Ok(store.maintain().ok().map(|_| ())),
@@ -143,7 +110,7 @@ impl World {
                 Ok((!self.disk.is_dead()).then_some(()))
             }
             _ => {
-                self.clock.0.fetch_add(600_000_000, Ordering::Relaxed);
+                self.clock.advance(Duration::from_micros(600_000_000));
                 Ok(Some(()))
             }
         }
@@ -314,7 +281,7 @@ impl World {
         world.disk.never_crash();
         let store = world.open().unwrap();
         for _ in 0..40 {
-            world.clock.0.fetch_add(1_000_000, Ordering::Relaxed);
+            world.clock.advance(Duration::from_micros(1_000_000));
             world.publish(&store).unwrap().unwrap();
             store.maintain().unwrap();
         }
