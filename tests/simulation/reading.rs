@@ -138,6 +138,27 @@ fn a_cursor_expires_when_an_event_behind_it_has_expired_and_not_before() {
 }
 
 #[test]
+fn a_reader_who_has_caught_up_never_loses_anything_however_rare_its_types_are() {
+    let stage = Stage::new();
+    let rare = stage.publish("rare.event", "{}", None).unwrap();
+    let mut start = after(&rare);
+    for _ in 0..20 {
+        stage.clock.advance(Duration::from_secs(600));
+        stage.publish("claim.created", "{}", None).unwrap();
+        let PageOutcome::Page(page) = stage.page(COMPANY, start, Direction::Ascending, 10, "rare.event") else {
+            panic!("a reader who has read everything is told that it lost something")
+        };
+        assert_eq!((page.count, page.more), (0, false));
+        start = Start::After(page.position);
+        stage.seal();
+        stage.store.drop_expired().unwrap();
+    }
+    let last = stage.publish("rare.event", "{}", None).unwrap();
+    let PageOutcome::Page(page) = stage.page(COMPANY, start, Direction::Ascending, 10, "rare.event") else { panic!() };
+    assert_eq!(ids_of(&page), [last.id.0]);
+}
+
+#[test]
 fn an_event_comes_back_byte_for_byte_however_much_it_escapes() {
     let stage = Stage::new();
     let payloads = ["\u{1}".repeat(262_144), "\"\\/\n".repeat(65_536), "\u{7f}å😀".repeat(30_000), "{}".to_owned()];
