@@ -143,7 +143,7 @@ impl LiveSegment {
             let events = transaction.open_table(tables.events())?;
             for row in events.iter()? {
                 let (key, first_row) = row?;
-                let chunk = fetch_chunk(&transaction, number, key.value(), Bytes::copy_from_slice(first_row.value()))?;
+                let chunk = fetch_chunk(&transaction, number, company, key.value(), Bytes::copy_from_slice(first_row.value()))?;
                 index.add_chunk(company, &chunk);
             }
         }
@@ -181,7 +181,7 @@ impl SegmentReads for LiveSegment {
         let Some(events) = existing(transaction.open_table(tables.events()))? else { return Ok(None) };
         let Some(row) = events.get(key)? else { return Ok(None) };
         // Copied: a page that a slow client holds in an open segment could not be used again.
-        fetch_chunk(&transaction, self.number, key, Bytes::copy_from_slice(row.value())).map(Some)
+        fetch_chunk(&transaction, self.number, company, key, Bytes::copy_from_slice(row.value())).map(Some)
     }
 
     fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault> {

@@ -78,6 +78,7 @@ pub(super) fn insert_chunk(
 /// One company's part of a sealed file while it is written.
 struct CompanyWriter<'a> {
     transaction: &'a WriteTransaction,
+    company: CompanyId,
     tables: CompanyTables,
     builder: ChunkBuilder,
     kinds: BTreeMap<u32, u32>,
@@ -97,7 +98,7 @@ impl CompanyWriter<'_> {
 
     fn flush(&mut self) -> Result<(), StorageFault> {
         let Some((created, id)) = self.builder.first() else { return Ok(()) };
-        let Some(chunk) = self.builder.finish() else { return Ok(()) };
+        let Some(chunk) = self.builder.finish(self.company) else { return Ok(()) };
         let key = chunk_key(created, id);
         insert_chunk(self.transaction, &self.tables, key, &chunk)?;
         self.transaction.open_table(self.tables.ids())?.insert(key.1, key.0)?;
@@ -153,6 +154,7 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
     for (company, of_company) in &index.companies {
         let mut writer = CompanyWriter {
             transaction: &transaction,
+            company: *company,
             tables: CompanyTables::of(*company),
             builder: ChunkBuilder::default(),
             kinds: BTreeMap::new(),
@@ -211,7 +213,7 @@ fn census(database: &Database, number: u64) -> Result<Census, StorageFault> {
         let events = transaction.open_table(CompanyTables::of(company).events())?;
         for row in redb::ReadableTable::iter(&events)? {
             let (key, value) = row?;
-            let chunk = fetch_chunk(&transaction, number, key.value(), bytes::Bytes::copy_from_slice(value.value()))?;
+            let chunk = fetch_chunk(&transaction, number, company, key.value(), bytes::Bytes::copy_from_slice(value.value()))?;
             census.take_chunk(company, &chunk).ok_or(StorageFault::MissingMeta { segment: number })?;
         }
     }

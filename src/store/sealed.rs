@@ -174,7 +174,7 @@ impl SegmentReads for SealedSegment {
         let tables = CompanyTables::of(company);
         let Some(events) = existing(transaction.open_table(tables.events()))? else { return Ok(None) };
         let Some(row) = events.get_owned(key)? else { return Ok(None) };
-        fetch_chunk(&transaction, self.number, key, Bytes::from_owner(PageOwner(row))).map(Some)
+        fetch_chunk(&transaction, self.number, company, key, Bytes::from_owner(PageOwner(row))).map(Some)
     }
 
     fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redb::ReadTransaction;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, ChunkError};
 use super::live::{LiveSegment, existing, join_parts};
 use super::prepared::{DedupeEntry, DedupeHash};
 use super::sealed::SealedSegment;
@@ -148,13 +148,20 @@ impl KindNames {
     }
 }
 
-/// The whole chunk whose first row is given, with its further rows read and its checksum checked.
-pub(super) fn fetch_chunk(transaction: &ReadTransaction, segment: u64, key: ChunkKey, first_row: Bytes) -> Result<Chunk, StorageFault> {
+/// The whole chunk whose first row is given, with its further rows read, its checksum and its place checked.
+pub(super) fn fetch_chunk(
+    transaction: &ReadTransaction,
+    segment: u64,
+    company: CompanyId,
+    key: ChunkKey,
+    first_row: Bytes,
+) -> Result<Chunk, StorageFault> {
     let corrupt = |reason| StorageFault::Corrupt(CorruptChunk { segment, first_id: key.1, reason });
     let whole = join_parts(first_row, |part| {
         let Some(parts) = existing(transaction.open_table(PARTS))? else { return Ok(None) };
         Ok(parts.get((key.1, part))?.map(|row| row.value().to_vec()))
     })?
     .map_err(corrupt)?;
-    Chunk::read(whole).map_err(corrupt)
+    let chunk = Chunk::read(whole).map_err(corrupt)?;
+    if chunk.belongs_at(company, key) { Ok(chunk) } else { Err(corrupt(ChunkError::Misplaced)) }
 }
