@@ -116,10 +116,7 @@ impl LiveSegment {
             return Err(StorageFault::NewerFormat { found: about.format, known: records::STORE_FORMAT });
         }
         if let Some(names) = existing(transaction.open_table(NAMES))? {
-            for row in names.iter()? {
-                let (kind, name) = row?;
-                index.names.insert(kind.value(), name.value());
-            }
+            index.names = KindNames::read(&names)?;
         }
         if let Some(log) = existing(transaction.open_table(DEDUPE_LOG))? {
             for row in log.iter()? {
@@ -240,6 +237,10 @@ impl SegmentReads for LiveSegment {
 
     fn kinds_matching(&self, matches: &dyn Fn(&str, &str) -> bool) -> Result<Vec<u32>, StorageFault> {
         Ok(self.index().names.matching(matches))
+    }
+
+    fn kinds(&self) -> Result<Vec<(String, String)>, StorageFault> {
+        Ok(self.index().names.all().to_vec())
     }
 
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::ReadTransaction;
+use redb::{ReadTransaction, ReadableTable};
 
 use super::chunk::{Chunk, ChunkError};
 use super::live::{LiveSegment, existing, join_parts};
@@ -44,6 +44,9 @@ pub(super) trait SegmentReads: Debug + Send + Sync {
 
     /// The kinds whose folded type and version pass.
     fn kinds_matching(&self, matches: &dyn Fn(&str, &str) -> bool) -> Result<Vec<u32>, StorageFault>;
+
+    /// Type in lower case and version of every kind, by number.
+    fn kinds(&self) -> Result<Vec<(String, String)>, StorageFault>;
 
     /// Where a dedupe key was used last.
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault>;
@@ -111,6 +114,19 @@ pub(super) struct KindNames {
 }
 
 impl KindNames {
+    /// Reads the names of a segment; kinds are numbered from 0 without gaps.
+    pub fn read(table: &impl ReadableTable<u32, &'static [u8]>) -> Result<Self, StorageFault> {
+        let mut names = Self::default();
+        for row in table.iter()? {
+            let (kind, name) = row?;
+            if kind.value() != names.next_number() {
+                return Err(StorageFault::Record(format!("type number {} where {} follows", kind.value(), names.next_number())));
+            }
+            names.insert(kind.value(), name.value());
+        }
+        Ok(names)
+    }
+
     /// Takes a name as it is stored: type, zero byte, version.
     pub fn insert(&mut self, kind: u32, name: &[u8]) {
         let mut halves = name.split(|byte| *byte == 0).map(|half| String::from_utf8_lossy(half).into_owned());
@@ -140,6 +156,11 @@ impl KindNames {
     /// Type in lower case and version of a kind.
     pub fn folded(&self, kind: u32) -> Option<&(String, String)> {
         self.folded.get(kind as usize)
+    }
+
+    /// Type in lower case and version of every kind, by number.
+    pub fn all(&self) -> &[(String, String)] {
+        &self.folded
     }
 
     pub fn matching(&self, matches: &dyn Fn(&str, &str) -> bool) -> Vec<u32> {

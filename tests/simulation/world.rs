@@ -16,6 +16,8 @@ use lutine::store::{Actor, AppendError, FaultSink, PageOutcome, PageQuery, ReadE
 use crate::disk::{Chance, SimDisk};
 use crate::stage::{RETENTION, SimClock, master, now_or_never, options};
 
+const KINDS: [&str; 3] = ["claim.created", "policy.bound", "rare.event"];
+
 #[derive(Debug, Clone)]
 struct Published {
     company: CompanyId,
@@ -128,7 +130,7 @@ impl World {
             payload = format!("{{\"key\":{key}}}");
         }
         let event = NewEvent {
-            kind: ["claim.created", "policy.bound", "rare.event"][self.chance.below(3) as usize].parse().unwrap(),
+            kind: KINDS[self.chance.below(3) as usize].parse().unwrap(),
             version: EventVersion::default(),
             payload,
             metadata: "{}".to_owned(),
@@ -204,7 +206,7 @@ impl World {
         let mut present: BTreeMap<EventId, (CompanyId, String)> = BTreeMap::new();
         for company in (1..=3).map(CompanyId) {
             let mut last = 0;
-            for envelope in read_all(store, company, Start::Oldest).map_err(|error| error.to_string())? {
+            for envelope in read_all(store, company, Start::Oldest, "").map_err(|error| error.to_string())? {
                 let id = envelope["id"].as_u64().unwrap();
                 if id <= last {
                     return Err(format!("event {id} is listed after event {last}"));
@@ -289,6 +291,23 @@ impl World {
         world
     }
 
+    /// Whether every dedupe key still stands for its event.
+    fn knows_its_keys(&self, store: &Store, company: CompanyId) -> Result<bool, String> {
+        for (key, id) in self.keys.iter().filter(|(key, _)| key.0 == company) {
+            let (published, _) = &self.acknowledged[id];
+            let Ok(mut appending) = store.append(store.prepare(company, &published.event)) else { return Ok(false) };
+            store.turn().map_err(|error| error.to_string())?;
+            match now_or_never(&mut appending) {
+                Some(Ok(receipt)) if receipt.duplicate && receipt.id != *id => {
+                    return Err(format!("the key {key:?} of event {id} was answered with event {}", receipt.id));
+                }
+                Some(Ok(receipt)) if receipt.duplicate => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     /// Changes one bit of a sealed file, then reads everything. True when it was noticed; an error when wrong bytes were
     /// served.
     pub fn flip_and_read(&self, seed: u64) -> Result<bool, String> {
@@ -300,7 +319,7 @@ impl World {
         let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| -> Result<bool, String> {
             let Ok(store) = self.open() else { return Ok(true) };
             for company in (1..=3).map(CompanyId) {
-                let listed = match read_all(&store, company, Start::Oldest) {
+                let listed = match read_all(&store, company, Start::Oldest, "") {
                     Ok(listed) => listed,
                     Err(_) => return Ok(true),
                 };
@@ -316,14 +335,22 @@ impl World {
                     count += 1;
                 }
                 let expected = self.acknowledged.values().filter(|(published, _)| published.company == company).count();
-                if count != expected {
-                    // Events that are not found because an index is damaged: `verify` must say so.
-                    let report = store.verify();
-                    return if report.is_ok_and(|report| report.faults.is_empty()) {
-                        Err(format!("{} events vanished without a word", expected - count))
-                    } else {
-                        Ok(true)
-                    };
+                let of_kind = |kind: &str| {
+                    let is_one = |published: &Published| published.company == company && published.event.kind.as_str() == kind;
+                    self.acknowledged.values().filter(|(published, _)| is_one(published)).count()
+                };
+                let mut typed_right = true;
+                for kind in KINDS {
+                    match read_all(&store, company, Start::Oldest, kind) {
+                        Ok(listed) => typed_right &= listed.len() == of_kind(kind) && listed.iter().all(|event| event["type"] == kind),
+                        Err(_) => return Ok(true),
+                    }
+                }
+                // Events or keys that are not found because an index is damaged: `verify` must say so.
+                if (count != expected || !typed_right || !self.knows_its_keys(&store, company)?)
+                    && store.verify().is_ok_and(|report| report.faults.is_empty())
+                {
+                    return Err(format!("company {company}: {count} of {expected} events, or a key, without a word from verify"));
                 }
             }
             Ok(store.verify().map_or(true, |report| !report.faults.is_empty()))
@@ -332,8 +359,8 @@ impl World {
     }
 }
 
-fn read_all(store: &Store, company: CompanyId, start: Start) -> Result<Vec<serde_json::Value>, ReadError> {
-    let filter = TypeFilter::default();
+fn read_all(store: &Store, company: CompanyId, start: Start, filter: &str) -> Result<Vec<serde_json::Value>, ReadError> {
+    let filter = if filter.is_empty() { TypeFilter::default() } else { TypeFilter::parse_list(filter).unwrap() };
     let mut start = start;
     let mut all = Vec::new();
     loop {
