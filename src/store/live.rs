@@ -81,13 +81,15 @@ impl LiveIndex {
 #[derive(Debug)]
 pub(super) struct LiveSegment {
     pub number: u64,
+    /// The newest event of the log when the segment was made.
+    pub follows: EventId,
     pub database: Database,
     pub index: RwLock<LiveIndex>,
 }
 
 impl LiveSegment {
     /// Makes the file with its first commit, and syncs it and its folder. A leftover of the same name is replaced.
-    pub fn create(disk: &dyn Disk, number: u64, epoch: u32) -> Result<Self, StorageFault> {
+    pub fn create(disk: &dyn Disk, number: u64, epoch: u32, follows: EventId) -> Result<Self, StorageFault> {
         let name = file_name(number);
         if disk.list("log")?.iter().any(|existing| name.ends_with(&format!("/{existing}"))) {
             disk.remove(&name)?;
@@ -96,15 +98,16 @@ impl LiveSegment {
         let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?;
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
-        let meta = SegmentMeta { format: records::STORE_FORMAT, number, epoch, summary: None };
+        let meta = SegmentMeta { format: records::STORE_FORMAT, number, epoch, summary: None, follows_id: follows.0 };
         transaction.open_table(META)?.insert("about", records::encode(&meta)?.as_slice())?;
         transaction.commit()?;
         disk.sync_folder("log")?;
-        Ok(Self { number, database, index: RwLock::default() })
+        Ok(Self { number, follows, database, index: RwLock::default() })
     }
 
-    /// Opens the file and rebuilds the index from it; every chunk's checksum is checked on the way.
-    pub fn open(disk: &dyn Disk, number: u64) -> Result<Self, StorageFault> {
+    /// Opens the file and rebuilds the index from it; every chunk's checksum is checked on the way. None when the file
+    /// says that it is another one.
+    pub fn open(disk: &dyn Disk, number: u64, epoch: u32) -> Result<Option<Self>, StorageFault> {
         let storage = disk.open(&file_name(number), OpenMode::ReadWrite)?;
         let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?;
         let mut index = LiveIndex::default();
@@ -114,6 +117,9 @@ impl LiveSegment {
         let about: SegmentMeta = records::decode(about.value())?;
         if about.format > records::STORE_FORMAT {
             return Err(StorageFault::NewerFormat { found: about.format, known: records::STORE_FORMAT });
+        }
+        if about.number != number || about.epoch > epoch {
+            return Ok(None);
         }
         if let Some(names) = existing(transaction.open_table(NAMES))? {
             index.names = KindNames::read(&names)?;
@@ -145,7 +151,7 @@ impl LiveSegment {
             }
         }
         drop(transaction);
-        Ok(Self { number, database, index: RwLock::new(index) })
+        Ok(Some(Self { number, follows: EventId(about.follows_id), database, index: RwLock::new(index) }))
     }
 
     /// An empty commit that makes the next open instant, whatever happens until then.

@@ -111,6 +111,12 @@ pub enum StorageFault {
         /// Events of the copy.
         copied: u64,
     },
+    /// A thread of the store panicked.
+    #[error("the store's thread `{thread}` panicked")]
+    Panicked {
+        /// Its name.
+        thread: &'static str,
+    },
     /// The store was written by a later version.
     #[error("the store has format {found}, this version knows formats up to {known}; use the version of Lutine that wrote it")]
     NewerFormat {
@@ -284,6 +290,8 @@ struct Inner {
     segments: ArcSwap<SegmentList>,
     /// Held while the list is changed, so that no change is lost.
     changing: Mutex<()>,
+    /// Held by whoever drops expired segments.
+    retiring: Mutex<()>,
     open_files: Arc<OpenFiles>,
     queue: Queue,
     /// Set while publishing is refused because too many segments wait to be sealed.

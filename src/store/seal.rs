@@ -240,7 +240,13 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
             names.insert(kind, name)?;
         }
         let mut meta = transaction.open_table(META)?;
-        let about = SegmentMeta { format: records::STORE_FORMAT, number: segment.number, epoch, summary: Some(summary) };
+        let about = SegmentMeta {
+            format: records::STORE_FORMAT,
+            number: segment.number,
+            epoch,
+            summary: Some(summary),
+            follows_id: segment.follows.0,
+        };
         meta.insert("about", records::encode(&about)?.as_slice())?;
         meta.insert("filter", Bloom::of(hashes.iter().copied()).as_bytes())?;
     }

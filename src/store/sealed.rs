@@ -1,7 +1,7 @@
 //! A sealed segment: dense chunks and sorted indexes in a file that never changes again.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 use redb::{Builder, OwnedAccessGuard, ReadOnlyDatabase, ReadableDatabase, ReadableTable};
@@ -61,16 +61,25 @@ impl OpenFiles {
         drop(open);
         drop(closed);
     }
+
+    fn forget(&self, file: &Arc<OpenFile>) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|kept| !Arc::ptr_eq(kept, file));
+    }
 }
 
 /// A sealed segment; its file is opened when it is first read from.
 #[derive(Debug)]
 pub(super) struct SealedSegment {
     number: u64,
+    /// The newest event of the log when the segment was made.
+    pub follows: EventId,
     disk: Arc<dyn Disk>,
     pub summary: SegmentSummary,
     filter: Bloom,
     file: Mutex<Weak<OpenFile>>,
+    /// Set when retention has given the segment up: who still reads it goes on, although its name is gone.
+    given_up: OnceLock<Arc<OpenFile>>,
     open_files: Arc<OpenFiles>,
 }
 
@@ -112,7 +121,16 @@ impl SealedSegment {
         }
         let summary = about.summary.filter(|_| about.number == number).ok_or_else(missing)?;
         let filter = table.get("filter")?.and_then(|bytes| Bloom::from_bytes(bytes.value())).ok_or_else(missing)?;
-        Ok(Self { number, disk: Arc::clone(disk), summary, filter, file: Mutex::new(Weak::new()), open_files: Arc::clone(open_files) })
+        Ok(Self {
+            number,
+            follows: EventId(about.follows_id),
+            disk: Arc::clone(disk),
+            summary,
+            filter,
+            file: Mutex::new(Weak::new()),
+            given_up: OnceLock::new(),
+            open_files: Arc::clone(open_files),
+        })
     }
 
     fn file(&self) -> Result<Arc<OpenFile>, StorageFault> {
@@ -129,6 +147,16 @@ impl SealedSegment {
         *file = Arc::downgrade(&open);
         self.open_files.keep(&open);
         Ok(open)
+    }
+
+    /// Gets the segment ready to lose its name: it stays open for those who read it now, and is closed after the last of
+    /// them, so that its blocks are free then.
+    pub fn give_up(&self) -> Result<(), StorageFault> {
+        let file = self.file()?;
+        self.open_files.forget(&file);
+        // A second time changes nothing.
+        let _set = self.given_up.set(file);
+        Ok(())
     }
 
     /// All companies that have events here.

@@ -193,6 +193,7 @@ impl Writer {
         self.unsettled = true;
         self.last = tail;
         self.counter = self.counter.max(tail.id.0);
+        inner.ledger.note_tail(tail.id);
         inner.options.metrics.show_tail(tail.id);
         inner.tail.send_replace(tail);
     }
@@ -241,6 +242,8 @@ impl Writer {
         inner.change_segments(|list| list.segments.push(Segment::Live(Arc::clone(&next))));
         self.opened = None;
         self.unsettled = false;
+        // It may have been set while the segment that made room was being taken over.
+        inner.stalled.store(false, std::sync::atomic::Ordering::Release);
         info!(segment = closed.number, "Segment {} is closed, segment {number} is open", closed.number);
         inner.wake_maintenance();
         Ok(())

@@ -106,6 +106,8 @@ struct State {
     dead: bool,
     /// Counts the lives; handles of an earlier one are dead.
     life: u64,
+    /// How often each file is open.
+    open: HashMap<u64, usize>,
 }
 
 /// The disk; a clone is the same one.
@@ -190,6 +192,33 @@ impl SimDisk {
         }
     }
 
+    /// What the process sees of a file.
+    pub fn content(&self, name: &str) -> Vec<u8> {
+        let state = self.state();
+        state.files[&state.names[name]].live.clone()
+    }
+
+    /// Puts a file with this content in the place of `name`, synced.
+    pub fn put(&self, name: &str, content: Vec<u8>) {
+        let mut state = self.state();
+        state.next_file += 1;
+        let file = state.next_file;
+        state.files.insert(file, SimFile { durable: content.clone(), live: content, pending: Vec::new() });
+        state.names.insert(name.to_owned(), file);
+        state.durable_names.insert(name.to_owned(), file);
+    }
+
+    /// Every name with its content.
+    pub fn everything(&self) -> BTreeMap<String, Vec<u8>> {
+        self.names().into_iter().map(|name| (name.clone(), self.content(&name))).collect()
+    }
+
+    /// Files that are open although their names are gone: their blocks are not free.
+    pub fn open_without_a_name(&self) -> usize {
+        let state = self.state();
+        state.open.iter().filter(|(file, count)| **count > 0 && !state.names.values().any(|named| named == *file)).count()
+    }
+
     pub fn names(&self) -> Vec<String> {
         self.state().names.keys().cloned().collect()
     }
@@ -256,6 +285,14 @@ impl Handle {
     }
 }
 
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(count) = self.disk.state().open.get_mut(&self.file) {
+            *count -= 1;
+        }
+    }
+}
+
 impl StorageBackend for Handle {
     fn len(&self) -> io::Result<u64> {
         self.with(|state, file| state.files.get(&file).map(|content| content.live.len() as u64).ok_or_else(power_is_gone))
@@ -315,6 +352,7 @@ impl Disk for SimDisk {
             (None, _) => return Err(io::ErrorKind::NotFound.into()),
         };
         let life = state.life;
+        *state.open.entry(file).or_default() += 1;
         drop(state);
         Ok(FileStorage::new(Handle { disk: self.clone(), file, life }))
     }

@@ -8,14 +8,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use lutine::domain::clock::Clock;
-use lutine::domain::company::CompanyId;
+use lutine::domain::company::{CompanyId, NewCompany};
 use lutine::domain::cursor::{Direction, Position};
 use lutine::domain::event::{EventVersion, NewEvent, Receipt};
 use lutine::domain::filter::TypeFilter;
 use lutine::domain::time::Timestamp;
 use lutine::store::disk::Disk;
 use lutine::store::faults::Faults;
-use lutine::store::{AppendError, FaultSink, MasterKey, OpenError, Page, PageOutcome, PageQuery, Start, Store, StoreOptions};
+use lutine::store::{Actor, AppendError, FaultSink, MasterKey, OpenError, Page, PageOutcome, PageQuery, Start, Store, StoreOptions};
 
 use crate::disk::SimDisk;
 
@@ -83,6 +83,14 @@ pub fn event(kind: &str, payload: &str, key: Option<&str>) -> NewEvent {
         references: None,
         occurred_at: None,
     }
+}
+
+pub fn company(slug: &str) -> NewCompany {
+    NewCompany { slug: slug.parse().unwrap(), country: None, name: slug.to_owned() }
+}
+
+pub fn actor() -> Actor {
+    Actor { name: "local".to_owned(), request_id: None }
 }
 
 pub struct Stage {

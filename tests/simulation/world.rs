@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lutine::domain::clock::Clock;
-use lutine::domain::company::{CompanyId, NewCompany};
+use lutine::domain::company::CompanyId;
 use lutine::domain::cursor::{Direction, Position};
 use lutine::domain::event::{EventId, EventVersion, NewEvent, Receipt};
 use lutine::domain::filter::TypeFilter;
 use lutine::domain::time::Timestamp;
 use lutine::store::faults::Faults;
-use lutine::store::{Actor, AppendError, FaultSink, PageOutcome, PageQuery, ReadError, Start, Store, StoreOptions};
+use lutine::store::{AppendError, FaultSink, PageOutcome, PageQuery, ReadError, Start, Store, StoreOptions};
 
 use crate::disk::{Chance, SimDisk};
-use crate::stage::{RETENTION, SimClock, master, now_or_never, options};
+use crate::stage::{RETENTION, SimClock, actor, company, master, now_or_never, options};
 
 const KINDS: [&str; 3] = ["claim.created", "policy.bound", "rare.event"];
 
@@ -40,10 +40,6 @@ pub struct World {
     /// The greatest id that anybody has seen.
     greatest: u64,
     companies: BTreeSet<String>,
-}
-
-fn actor() -> Actor {
-    Actor { name: "local".to_owned(), request_id: None }
 }
 
 impl World {
@@ -104,8 +100,7 @@ impl World {
             9 => Ok(store.drop_expired().ok().map(|_| ())),
             10 => {
                 let slug = format!("company-{}", self.companies.len());
-                let new = NewCompany { slug: slug.parse().unwrap(), country: None, name: slug.clone() };
-                let created = now_or_never(store.create_company(new, &actor()));
+                let created = now_or_never(store.create_company(company(&slug), &actor()));
                 if let Some(Ok(_)) = created {
                     self.companies.insert(slug);
                 }
