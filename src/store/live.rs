@@ -3,7 +3,7 @@
 //! The file is written in key order only. What a sealed segment looks up in sorted tables (chunks by id, chunks by type,
 //! dedupe keys) is kept in memory here, and rebuilt from the file at start.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::RwLock;
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +12,7 @@ use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, Table
 use super::StorageFault;
 use super::chunk::{self, Chunk, ChunkError};
 use super::disk::{Disk, OpenMode};
-use super::prepared::{DedupeEntry, DedupeHash};
+use super::prepared::{DedupeEntry, DedupeHash, DedupeMap};
 use super::records::{self, SegmentMeta};
 use super::segment::{KindNames, SegmentReads, fetch_chunk};
 use super::tables::{ChunkKey, CompanyTables, DEDUPE_LOG, DEDUPE_ROW_BYTES, META, NAMES, chunk_key};
@@ -45,7 +45,7 @@ pub(super) struct CompanyIndex {
 pub(super) struct LiveIndex {
     pub companies: BTreeMap<CompanyId, CompanyIndex>,
     pub names: KindNames,
-    pub dedupe: HashMap<DedupeHash, DedupeEntry>,
+    pub dedupe: DedupeMap,
     pub events: u64,
     /// First and last event of the segment.
     pub span: Option<(Position, Position)>,

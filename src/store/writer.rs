@@ -1,6 +1,6 @@
 //! The log's only writer: takes what waits, one transaction, commit, then tells.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::chunk::{Chunk, ChunkBuilder};
 use super::live::{LiveSegment, pack_dedupe};
-use super::prepared::{DedupeEntry, DedupeHash, PreparedEvent, number_text};
+use super::prepared::{DedupeEntry, DedupeMap, PreparedEvent, number_text};
 use super::queue::{Caller, Outcomes, Waiting};
 use super::seal::{chunk_target, insert_chunk};
 use super::segment::Segment;
@@ -82,14 +82,9 @@ impl Writer {
     }
 
     /// Gives ids to what is new, and finds what is not.
-    fn decide(
-        &self,
-        inner: &Inner,
-        events: &[PreparedEvent],
-        created: Timestamp,
-    ) -> Result<(Vec<Decision>, HashMap<DedupeHash, DedupeEntry>), StorageFault> {
+    fn decide(&self, inner: &Inner, events: &[PreparedEvent], created: Timestamp) -> Result<(Vec<Decision>, DedupeMap), StorageFault> {
         let mut next = if inner.faults.ids_from_counter { self.counter } else { self.last.id.0 };
-        let mut fresh: HashMap<DedupeHash, DedupeEntry> = HashMap::new();
+        let mut fresh: DedupeMap = DedupeMap::default();
         let mut decisions = Vec::with_capacity(events.len());
         let list = inner.segments.load();
         let cutoff = inner.cutoff_at(created);
@@ -127,12 +122,7 @@ impl Writer {
     }
 
     /// One transaction, on disk when this returns.
-    fn write(
-        &mut self,
-        inner: &Inner,
-        new: &[(&PreparedEvent, Receipt)],
-        dedupe: &HashMap<DedupeHash, DedupeEntry>,
-    ) -> Result<Plan, StorageFault> {
+    fn write(&mut self, inner: &Inner, new: &[(&PreparedEvent, Receipt)], dedupe: &DedupeMap) -> Result<Plan, StorageFault> {
         let plan = Plan::of(&self.open, new);
         let mut transaction = self.open.database.begin_write()?;
         transaction.set_durability(Durability::Immediate).map_err(|error| StorageFault::Record(error.to_string()))?;
@@ -168,7 +158,7 @@ impl Writer {
     }
 
     /// Lets readers see what was committed.
-    fn publish(&mut self, inner: &Inner, plan: Plan, dedupe: &HashMap<DedupeHash, DedupeEntry>, tail: Position) {
+    fn publish(&mut self, inner: &Inner, plan: Plan, dedupe: &DedupeMap, tail: Position) {
         {
             let mut index = self.open.index_mut();
             for (name, kind) in &plan.names {
