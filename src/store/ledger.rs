@@ -64,7 +64,7 @@ pub enum LedgerBusy {
 enum Writer {
     /// Whoever asks for them: the store has no threads yet.
     Caller,
-    Thread(SyncSender<Act>, JoinHandle<()>),
+    Thread(SyncSender<Act>, JoinHandle<()>, FaultSink),
     /// Nobody any more.
     Ended,
 }
@@ -141,13 +141,13 @@ impl Ledger {
     pub fn start(&self, faults: FaultSink) -> std::io::Result<()> {
         let (sender, receiver) = sync_channel::<Act>(QUEUE_MAX);
         let file = Arc::clone(&self.file);
+        let sink = faults.clone();
         let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || {
             let _watch = PanicWatch { sink: &faults, thread: "ledger" };
-            if let Err(fault) = write_until_closed(&file, &receiver, &faults) {
-                faults.report(&fault);
-            }
+            // What went wrong has been reported before anybody was told.
+            let _ended = write_until_closed(&file, &receiver, &faults);
         })?;
-        *self.writer() = Writer::Thread(sender, thread);
+        *self.writer() = Writer::Thread(sender, thread, sink);
         Ok(())
     }
 
@@ -158,7 +158,7 @@ impl Ledger {
     /// Lets the writer empty its queue, and ends it.
     pub fn stop(&self) {
         let writer = std::mem::replace(&mut *self.writer(), Writer::Ended);
-        if let Writer::Thread(sender, thread) = writer {
+        if let Writer::Thread(sender, thread, _) = writer {
             drop(sender);
             // A panic of the thread has been told to the sink; there is nothing left to do here.
             let _ended = thread.join();
@@ -180,17 +180,23 @@ impl Ledger {
         then: impl FnOnce(&T) + Send + 'static,
     ) -> Result<oneshot::Receiver<T>, LedgerBusy> {
         let (sender, receiver) = oneshot::channel();
+        let writer = self.writer();
+        let sink = if let Writer::Thread(_, _, sink) = &*writer { Some(sink.clone()) } else { None };
         let act: Act = Box::new(move |transaction| {
-            let value = act(transaction)?;
+            // Reported before the caller hears of it: nobody may be told "stored" after anybody was told of a fault.
+            let value = act(transaction).inspect_err(|fault| {
+                if let Some(sink) = &sink {
+                    sink.report(fault);
+                }
+            })?;
             Ok(Box::new(move || {
                 then(&value);
                 // The caller may have gone away; the act is done all the same.
                 let _told = sender.send(value);
             }))
         });
-        let writer = self.writer();
         match &*writer {
-            Writer::Thread(sender, _) => sender.try_send(act).map_err(|error| match error {
+            Writer::Thread(sender, ..) => sender.try_send(act).map_err(|error| match error {
                 TrySendError::Full(_) => LedgerBusy::Full,
                 TrySendError::Disconnected(_) => LedgerBusy::Ended,
             })?,
@@ -216,14 +222,14 @@ fn write_until_closed(file: &File, acts: &Receiver<Act>, faults: &FaultSink) -> 
         if faults.has_failed() {
             return Ok(());
         }
-        let transaction = file.begin()?;
+        let transaction = file.begin().inspect_err(|fault| faults.report(fault))?;
         let mut after = vec![first(&transaction)?];
         while after.len() < BATCH_MAX
             && let Ok(act) = acts.try_recv()
         {
             after.push(act(&transaction)?);
         }
-        file.commit(transaction)?;
+        file.commit(transaction).inspect_err(|fault| faults.report(fault))?;
         for step in after {
             step();
         }

@@ -42,7 +42,7 @@ pub use self::chunk::ChunkError;
 pub use self::companies::{Companies, CompanyError};
 pub use self::keys::{KeyError, Keys};
 pub use self::ledger::LedgerBusy;
-pub use self::open::OpenError;
+pub use self::open::{OpenError, StoreThreads};
 pub use self::page::{Page, PageOutcome, PageQuery, Start, StoredEvent};
 pub use self::prepared::PreparedEvent;
 pub use self::queue::{Appending, AppendingAll};
@@ -456,10 +456,10 @@ impl Store {
     }
 
     fn admit(&self) -> Result<(), AppendError> {
-        if self.inner.stalled.load(Ordering::Acquire) {
-            return Err(AppendError::Overloaded { retry_after_seconds: 1 });
+        if self.inner.sink.has_failed() {
+            return Err(AppendError::Unknown);
         }
-        if self.inner.sink.has_failed() { Err(AppendError::Unknown) } else { Ok(()) }
+        if self.inner.stalled.load(Ordering::Acquire) { Err(AppendError::Overloaded { retry_after_seconds: 1 }) } else { Ok(()) }
     }
 
     /// Asks the sealed segments, newest first, whether they know the dedupe key.
