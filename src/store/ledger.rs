@@ -37,6 +37,8 @@ pub(super) const PURGED: TableDefinition<u32, &[u8]> = TableDefinition::new("pur
 
 /// The ledger's path.
 pub(super) const FILE_NAME: &str = "ledger.redb";
+/// The path of a ledger that is being made.
+const UNFINISHED_NAME: &str = "ledger.making";
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Acts that may wait for the writer.
 const QUEUE_MAX: usize = 1024;
@@ -121,14 +123,22 @@ impl Ledger {
         known_format(settings.get(FORMAT)?.map(|format| format.value()))
     }
 
-    /// Opens the file, or makes it when there is none.
+    /// Opens the file, or makes it when there is none: under another name, so that one that a power loss has left half
+    /// made is never taken for a ledger.
     pub fn open(disk: &dyn Disk) -> Result<Self, StorageFault> {
-        let exists = disk.list("")?.iter().any(|name| name == FILE_NAME);
-        let storage = disk.open(FILE_NAME, if exists { OpenMode::ReadWrite } else { OpenMode::CreateNew })?;
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?;
-        if !exists {
+        let present = disk.list("")?;
+        let is_present = |name: &str| present.iter().any(|present| present == name);
+        if !is_present(FILE_NAME) {
+            if is_present(UNFINISHED_NAME) {
+                disk.remove(UNFINISHED_NAME)?;
+            }
+            let storage = disk.open(UNFINISHED_NAME, OpenMode::CreateNew)?;
+            Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?.close()?;
+            disk.rename(UNFINISHED_NAME, FILE_NAME)?;
             disk.sync_folder("")?;
         }
+        let storage = disk.open(FILE_NAME, OpenMode::ReadWrite)?;
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?;
         Ok(Self { file: Arc::new(File { database, tail: AtomicU64::new(0) }), writer: Mutex::new(Writer::Caller) })
     }
 
