@@ -3,15 +3,21 @@
 //! `serve` is the daemon. Every other command but `config check` speaks the HTTP API through [`transport`], so that it does
 //! the same over the network, over the local socket, and on a daemon that does not run.
 
+mod batch;
 mod companies;
 mod config;
+mod events;
 mod failure;
 mod keys;
 mod options;
 mod output;
+mod pointer;
 mod serve;
 mod settings;
+mod tail;
 mod transport;
+mod trigger;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -39,6 +45,8 @@ Examples:
   lutine serve
   lutine company create --slug acme --country dk
   lutine key create --company acme --scope events:write --scope events:read
+  lutine event publish --type claim.created --payload '{\"claimId\":\"c-1\"}'
+  lutine event tail --types 'claim.*'
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 78 wrong configuration.";
 
@@ -52,9 +60,16 @@ enum Command {
     /// Create, list and revoke API keys
     #[command(subcommand)]
     Key(keys::Command),
+    /// Publish and read events
+    #[command(subcommand)]
+    Event(events::Command),
+    /// Publish a sample of an event type from the catalogue
+    Trigger(trigger::Trigger),
     /// Check the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Read the whole store and check every checksum and the order of events
+    Verify(verify::Verify),
 }
 
 /// Reads the command line, does what it says, and tells how it went.
@@ -82,6 +97,7 @@ fn run(command: Command, settings: &Settings) -> Result<(), Failure> {
 async fn run_connected(command: Command, settings: &Settings) -> Result<(), Failure> {
     let need = match &command {
         Command::Company(command) => command.need(),
+        Command::Event(command) => command.need(),
         _ => Need::Store,
     };
     let connection = Connection::open(settings, need).await?;
@@ -89,6 +105,9 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
     let done = match command {
         Command::Company(command) => command.run(&connection, format).await,
         Command::Key(command) => command.run(&connection, format).await,
+        Command::Event(command) => command.run(&connection, format).await,
+        Command::Trigger(trigger) => trigger.run(&connection, format).await,
+        Command::Verify(verify) => verify.run(&connection, format).await,
         Command::Serve(_) | Command::Config(_) => Ok(()),
     };
     connection.close();
