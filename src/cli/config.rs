@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::failure::{Failure, fault_json};
 use super::output::{self, Format, Table, note};
-use super::settings::Settings;
+use super::settings::{OnlyHere, Settings};
 use crate::config::Faults;
 
 /// Commands about the configuration.
@@ -23,13 +23,16 @@ A mistake is reported as `file:line: key: message`, and the exit code is 78.
 Examples:
   lutine config check
   lutine config check --config /etc/lutine/config.toml --output json")]
-pub struct Check {}
+pub struct Check {
+    #[command(flatten)]
+    only_here: OnlyHere,
+}
 
 impl Command {
     /// Does what the command says.
     pub fn run(self, settings: &Settings) -> Result<(), Failure> {
-        let Self::Check(Check {}) = self;
-        settings.demand_here("config check")?;
+        let Self::Check(Check { only_here }) = self;
+        settings.demand_here(&only_here, "config check")?;
         let format = Format::chosen(settings.output);
         match settings.whole_config() {
             Ok(config) => print_settings(&config.effective(), format),

@@ -99,14 +99,14 @@ pub struct List {
     /// Where an earlier list ended
     #[arg(long, conflicts_with = "from")]
     cursor: Option<String>,
-    /// Where to begin: oldest, latest, or an RFC 3339 date-time [default: oldest]
+    /// Where to begin: oldest, latest, or an RFC 3339 date-time [default: oldest; latest with --order desc]
     #[arg(long, value_name = "oldest|latest|TIME", value_parser = origin)]
     from: Option<String>,
     /// At most so many events, 1 to 200 [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=200))]
     limit: Option<u16>,
     /// Oldest first (asc) or newest first (desc) [default: asc]
-    #[arg(long, value_enum, hide_possible_values = true)]
+    #[arg(long, value_name = "asc|desc", value_enum, hide_possible_values = true)]
     order: Option<Order>,
     #[command(flatten)]
     company: CompanyOption,

@@ -30,9 +30,9 @@ pub enum Command {
 #[command(after_help = "\
 Examples:
   lutine key create --company acme --scope events:write --scope events:read
-  lutine key create --company acme --name 'claims system' --scope events:write --type-prefix claim. \\
-      --network 10.20.0.0/16 --rate write=600 --expires 2027-01-31
-  lutine key create --scope admin --name 'deployment'")]
+  lutine key create --company acme --scope events:write --type-prefix claim. --network 10.20.0.0/16
+  lutine key create --company acme --scope events:read --rate read=600 --expires 2027-01-31
+  lutine key create --scope admin --name deployment")]
 pub struct Create {
     /// The company it acts for, by number or slug; without one it is a system key, which administers companies
     #[arg(long, value_name = "ID-OR-SLUG", value_parser = company_name)]

@@ -77,7 +77,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let CommandLine { command, settings } = CommandLine::parse();
     let as_json = settings.output == Some(Format::Json);
-    match run(command.unwrap_or(Command::Serve(serve::Serve {})), &settings) {
+    match run(command.unwrap_or(Command::Serve(serve::Serve::default())), &settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(as_json),
     }
@@ -135,6 +135,21 @@ mod tests {
             command.get_subcommands().for_each(visit);
         }
         visit(&CommandLine::command());
+    }
+
+    #[test]
+    fn options_that_a_command_refuses_are_not_in_its_help() {
+        let mut command = CommandLine::command();
+        command.build();
+        let help = |command: &clap::Command| command.clone().render_long_help().to_string();
+        let serve = help(command.find_subcommand("serve").unwrap());
+        assert!(serve.contains("--data-dir") && !["--url", "--api-key", "--output"].iter().any(|option| serve.contains(option)), "{serve}");
+        let check = help(command.find_subcommand("config").unwrap().find_subcommand("check").unwrap());
+        assert!(check.contains("--output") && !["--url", "--api-key"].iter().any(|option| check.contains(option)), "{check}");
+        for words in [["lutine", "serve", "--url", "https://a"], ["lutine", "--url", "https://a", "serve"]] {
+            let CommandLine { command, settings } = CommandLine::try_parse_from(words).unwrap();
+            assert!(matches!(run(command.unwrap(), &settings), Err(Failure::Usage(text)) if text.contains("this machine only")));
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub enum ChangeError {
 }
 
 fn known(members: &[String]) -> String {
-    if members.is_empty() { String::new() } else { format!("; there are {}", members.join(", ")) }
+    if members.is_empty() { String::new() } else { format!("; known there: {}", members.join(", ")) }
 }
 
 impl FromStr for Change {
@@ -141,7 +141,7 @@ mod tests {
     fn a_pointer_that_leads_nowhere_says_what_is_there() {
         let sample = json!({"claim": {"id": 1}, "items": [1, 2], "note": "n"});
         let text = |change: &str| apply(&[change], sample.clone()).unwrap_err().to_string();
-        assert_eq!(text("/clam/id=2"), "there is nothing at /clam in the payload; there are claim, items, note");
+        assert_eq!(text("/clam/id=2"), "there is nothing at /clam in the payload; known there: claim, items, note");
         assert_eq!(text("/note/a=2"), "/note in the payload is neither an object nor an array, so nothing can be put below it");
         assert_eq!(text("/items/3=2"), "/items in the payload is an array of 2: name an index up to 2, or - to append");
         assert_eq!(text("/items/x=2"), text("/items/3=2"));

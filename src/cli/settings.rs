@@ -22,14 +22,24 @@ pub struct Settings {
     /// Where the store lies, in place of what the configuration says
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// How results are printed [default: table on a terminal, else json]
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", hide_possible_values = false)]
+    /// How results are printed, as a table or as json [default: table on a terminal, else json]
+    #[arg(long, global = true, value_enum, value_name = "table|json", hide_possible_values = true)]
     pub output: Option<Format>,
     /// Work over the network with the daemon at this address [env: LUTINE_URL]
     #[arg(long, global = true, value_name = "URL", conflicts_with = "data_dir")]
     url: Option<String>,
     /// The key for --url [env: LUTINE_API_KEY, where other users cannot see it]
     #[arg(long, global = true, value_name = "KEY")]
+    api_key: Option<String>,
+}
+
+/// Stands in for the options of the network in a command that works on this machine only: they are not shown in its help,
+/// and [`Settings::demand_here`] refuses them by name.
+#[derive(Debug, Default, Args)]
+pub struct OnlyHere {
+    #[arg(long, hide = true, value_name = "URL")]
+    url: Option<String>,
+    #[arg(long, hide = true, value_name = "KEY")]
     api_key: Option<String>,
 }
 
@@ -58,10 +68,11 @@ impl Settings {
     ///
     /// # Errors
     /// When one of them was given.
-    pub fn demand_here(&self, command: &str) -> Result<(), Failure> {
-        match (&self.url, &self.api_key) {
-            (None, None) => Ok(()),
-            _ => Err(Failure::Usage(format!("`lutine {command}` works on this machine only; it takes neither --url nor --api-key"))),
+    pub fn demand_here(&self, only_here: &OnlyHere, command: &str) -> Result<(), Failure> {
+        let given = [&self.url, &self.api_key, &only_here.url, &only_here.api_key];
+        match given.iter().any(|option| option.is_some()) {
+            false => Ok(()),
+            true => Err(Failure::Usage(format!("`lutine {command}` works on this machine only; it takes neither --url nor --api-key"))),
         }
     }
 
