@@ -361,6 +361,8 @@ impl DaemonConnection {
             let mut text = format!("nothing answers at {name}: {}", innermost(error));
             if text.contains("UnknownIssuer") {
                 text.push_str("; a certificate authority of your own is trusted when SSL_CERT_FILE names its file");
+            } else if text.contains("InvalidContentType") {
+                text.push_str("; it does not speak TLS, so its address may begin with http:// instead");
             }
             return Failure::Unreachable(text);
         }
