@@ -116,10 +116,7 @@ impl LiveSegment {
             return Err(StorageFault::NewerFormat { found: about.format, known: records::STORE_FORMAT });
         }
         if let Some(names) = existing(transaction.open_table(NAMES))? {
-            for row in names.iter()? {
-                let (kind, name) = row?;
-                index.names.insert(kind.value(), name.value());
-            }
+            index.names = KindNames::read(&names)?;
         }
         if let Some(log) = existing(transaction.open_table(DEDUPE_LOG))? {
             for row in log.iter()? {
@@ -143,7 +140,7 @@ impl LiveSegment {
             let events = transaction.open_table(tables.events())?;
             for row in events.iter()? {
                 let (key, first_row) = row?;
-                let chunk = fetch_chunk(&transaction, number, key.value(), Bytes::copy_from_slice(first_row.value()))?;
+                let chunk = fetch_chunk(&transaction, number, company, key.value(), Bytes::copy_from_slice(first_row.value()))?;
                 index.add_chunk(company, &chunk);
             }
         }
@@ -181,7 +178,7 @@ impl SegmentReads for LiveSegment {
         let Some(events) = existing(transaction.open_table(tables.events()))? else { return Ok(None) };
         let Some(row) = events.get(key)? else { return Ok(None) };
         // Copied: a page that a slow client holds in an open segment could not be used again.
-        fetch_chunk(&transaction, self.number, key, Bytes::copy_from_slice(row.value())).map(Some)
+        fetch_chunk(&transaction, self.number, company, key, Bytes::copy_from_slice(row.value())).map(Some)
     }
 
     fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault> {
@@ -207,16 +204,20 @@ impl SegmentReads for LiveSegment {
         let index = self.index();
         let Some(company) = index.companies.get(&company) else { return Ok(Vec::new()) };
         let at = (position.created.as_micros(), position.id.0);
+        // Ascending: what lies above the position is in the one chunk that may hold the position itself, or in later ones.
+        let edge = if ascending {
+            company.chunks.partition_point(|key| *key <= at).saturating_sub(1)
+        } else {
+            company.chunks.partition_point(|key| *key < at)
+        };
         let mut places: Vec<u32> = Vec::new();
         for kind in kinds {
             let Some(of_kind) = company.kinds.get(kind) else { continue };
-            let key_of = |place: &u32| company.chunks.get(*place as usize).copied().unwrap_or_default();
+            let below = of_kind.partition_point(|place| (*place as usize) < edge);
             if ascending {
-                let from = of_kind.partition_point(|place| key_of(place) <= at).saturating_sub(1);
-                places.extend(of_kind.iter().skip(from).take(limit));
+                places.extend(of_kind.iter().skip(below).take(limit));
             } else {
-                let to = of_kind.partition_point(|place| key_of(place) < at);
-                places.extend(of_kind.iter().take(to).rev().take(limit));
+                places.extend(of_kind.iter().take(below).rev().take(limit));
             }
         }
         places.sort_unstable();
@@ -236,6 +237,10 @@ impl SegmentReads for LiveSegment {
 
     fn kinds_matching(&self, matches: &dyn Fn(&str, &str) -> bool) -> Result<Vec<u32>, StorageFault> {
         Ok(self.index().names.matching(matches))
+    }
+
+    fn kinds(&self) -> Result<Vec<(String, String)>, StorageFault> {
+        Ok(self.index().names.all().to_vec())
     }
 
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {

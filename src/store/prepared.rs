@@ -200,7 +200,7 @@ mod tests {
         let receipt = Receipt { id: EventId(1042), created: "2026-11-22T10:30:00.123456Z".parse().unwrap(), duplicate: false };
         let mut builder = ChunkBuilder::default();
         builder.push(&prepared.entry(&receipt, 0, b"1042", &receipt.created.to_text()));
-        let chunk = builder.finish().unwrap();
+        let chunk = builder.finish(CompanyId(7)).unwrap();
         assert_eq!(
             chunk.envelopes(0, 0).unwrap(),
             r#"{"id":1042,"companyId":7,"type":"Claim.Created","createdUtc":"2026-11-22T10:30:00.123456Z","payload":"{\"clientId\":\"c-1\"}","metadata":"{}"}"#

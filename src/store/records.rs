@@ -32,6 +32,9 @@ pub(super) struct SegmentSummary {
     pub first_created_us: u64,
     #[n(4)]
     pub last_created_us: u64,
+    /// A hash over the rows of `dedupe` and `names`, which no chunk's checksum covers.
+    #[n(5)]
+    pub index_hash: u64,
 }
 
 /// Where a segment is in its life.

@@ -13,8 +13,9 @@ use super::disk::{Disk, OpenMode};
 use super::live::existing;
 use super::prepared::{DedupeEntry, DedupeHash};
 use super::records::{self, SegmentMeta, SegmentSummary};
+use super::seal::{IndexHash, read_dedupe_row};
 use super::segment::{KindNames, SegmentReads, fetch_chunk};
-use super::tables::{ChunkKey, CompanyTables, DEDUPE, META, NAMES};
+use super::tables::{ChunkKey, CompanyTables, DEDUPE, META, NAMES, TypeKey};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
@@ -120,13 +121,10 @@ impl SealedSegment {
             return Ok(open);
         }
         let database = open_database(self.disk.as_ref(), &file_name(self.number))?;
-        let mut names = KindNames::default();
-        if let Some(table) = existing(database.begin_read()?.open_table(NAMES))? {
-            for row in table.iter()? {
-                let (kind, name) = row?;
-                names.insert(kind.value(), name.value());
-            }
-        }
+        let names = match existing(database.begin_read()?.open_table(NAMES))? {
+            Some(table) => KindNames::read(&table)?,
+            None => KindNames::default(),
+        };
         let open = Arc::new(OpenFile { database, names });
         *file = Arc::downgrade(&open);
         self.open_files.keep(&open);
@@ -152,14 +150,50 @@ impl SealedSegment {
         Ok(chunk.record(chunk.count().saturating_sub(1)).map(|record| Position { created: record.created, id: record.id }))
     }
 
-    /// Every dedupe row, in the order of the hashes.
-    pub fn dedupe_rows(&self) -> Result<u64, StorageFault> {
+    /// Every dedupe row as it lies in the file; none in the place of a damaged one.
+    pub fn dedupe_rows(&self) -> Result<Vec<(DedupeHash, Option<DedupeEntry>)>, StorageFault> {
         let file = self.file()?;
         let transaction = file.database.begin_read()?;
-        Ok(match existing(transaction.open_table(DEDUPE))? {
-            Some(table) => redb::ReadableTableMetadata::len(&table)?,
-            None => 0,
-        })
+        let Some(table) = existing(transaction.open_table(DEDUPE))? else { return Ok(Vec::new()) };
+        let rows = table.iter()?.map(|row| row.map(|(hash, value)| (hash.value(), read_dedupe_row(hash.value(), value.value()))));
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The hash over the dedupe rows and the names as they lie in the file.
+    pub fn index_hash(&self) -> Result<u64, StorageFault> {
+        let mut found = IndexHash::default();
+        for (hash, entry) in self.dedupe_rows()? {
+            if let Some(entry) = entry {
+                found.take_dedupe(hash, &entry);
+            }
+        }
+        for (kind, name) in self.file()?.names.iter() {
+            found.take_name(kind, name);
+        }
+        Ok(found.finish())
+    }
+
+    /// Whether the membership filter knows a hash.
+    pub fn filter_knows(&self, hash: DedupeHash) -> bool {
+        self.filter.may_contain(hash)
+    }
+
+    /// A company's rows of `ids` as they lie in the file.
+    pub fn id_rows(&self, company: CompanyId) -> Result<Vec<(u64, u64)>, StorageFault> {
+        let file = self.file()?;
+        let transaction = file.database.begin_read()?;
+        let tables = CompanyTables::of(company);
+        let Some(table) = existing(transaction.open_table(tables.ids()))? else { return Ok(Vec::new()) };
+        Ok(table.iter()?.map(|row| row.map(|(id, created)| (id.value(), created.value()))).collect::<Result<_, _>>()?)
+    }
+
+    /// A company's rows of `types` as they lie in the file.
+    pub fn type_rows(&self, company: CompanyId) -> Result<Vec<(TypeKey, u32)>, StorageFault> {
+        let file = self.file()?;
+        let transaction = file.database.begin_read()?;
+        let tables = CompanyTables::of(company);
+        let Some(table) = existing(transaction.open_table(tables.types()))? else { return Ok(Vec::new()) };
+        Ok(table.iter()?.map(|row| row.map(|(key, count)| (key.value(), count.value()))).collect::<Result<_, _>>()?)
     }
 }
 
@@ -174,7 +208,7 @@ impl SegmentReads for SealedSegment {
         let tables = CompanyTables::of(company);
         let Some(events) = existing(transaction.open_table(tables.events()))? else { return Ok(None) };
         let Some(row) = events.get_owned(key)? else { return Ok(None) };
-        fetch_chunk(&transaction, self.number, key, Bytes::from_owner(PageOwner(row))).map(Some)
+        fetch_chunk(&transaction, self.number, company, key, Bytes::from_owner(PageOwner(row))).map(Some)
     }
 
     fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault> {
@@ -213,15 +247,17 @@ impl SegmentReads for SealedSegment {
         let tables = CompanyTables::of(company);
         let Some(types) = existing(transaction.open_table(tables.types()))? else { return Ok(Vec::new()) };
         let (created, id) = (position.created.as_micros(), position.id.0);
+        // Ascending: what lies above the position is in the one chunk that may hold the position itself, or in later ones.
+        let first = match existing(transaction.open_table(tables.events()))? {
+            Some(events) if ascending => events.range(..=(created, id))?.next_back().transpose()?.map(|row| row.0.value()),
+            _ => None,
+        };
+        let (first_created, first_id) = first.unwrap_or_default();
         let mut keys = Vec::new();
         for kind in kinds.iter().copied() {
             let mut of_kind = |key: (u32, u64, u64)| keys.push((key.1, key.2));
             if ascending {
-                let start = match types.range((kind, 0, 0)..=(kind, created, id))?.next_back() {
-                    Some(row) => row?.0.value(),
-                    None => (kind, 0, 0),
-                };
-                for row in types.range(start..=(kind, u64::MAX, u64::MAX))?.take(limit) {
+                for row in types.range((kind, first_created, first_id)..=(kind, u64::MAX, u64::MAX))?.take(limit) {
                     of_kind(row?.0.value());
                 }
             } else {
@@ -253,6 +289,10 @@ impl SegmentReads for SealedSegment {
         Ok(self.file()?.names.matching(matches))
     }
 
+    fn kinds(&self) -> Result<Vec<(String, String)>, StorageFault> {
+        Ok(self.file()?.names.all().to_vec())
+    }
+
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {
         if !self.filter.may_contain(hash) {
             return Ok(None);
@@ -260,10 +300,9 @@ impl SegmentReads for SealedSegment {
         let file = self.file()?;
         let transaction = file.database.begin_read()?;
         let Some(table) = existing(transaction.open_table(DEDUPE))? else { return Ok(None) };
-        Ok(table.get(hash)?.map(|row| {
-            let (id, created, fingerprint) = row.value();
-            DedupeEntry { id: EventId(id), created: Timestamp::from_micros(created), fingerprint }
-        }))
+        let Some(row) = table.get(hash)? else { return Ok(None) };
+        let damaged = || StorageFault::Record(format!("segment {}, a dedupe key of event {}", self.number, row.value().0));
+        read_dedupe_row(hash, row.value()).ok_or_else(damaged).map(Some)
     }
 
     fn span(&self) -> Option<(Position, Position)> {

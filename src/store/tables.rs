@@ -16,8 +16,11 @@ pub(super) type EventsTable<'a> = TableDefinition<'a, ChunkKey, &'static [u8]>;
 /// its chunk list in memory.
 pub(super) type IdsTable<'a> = TableDefinition<'a, u64, u64>;
 
+/// Kind, and the key of a chunk that holds it.
+pub(super) type TypeKey = (u32, u64, u64);
+
 /// `(kind, created µs, id)` → number of events of that kind in the chunk with that key. One table per company, sealed only.
-pub(super) type TypesTable<'a> = TableDefinition<'a, (u32, u64, u64), u32>;
+pub(super) type TypesTable<'a> = TableDefinition<'a, TypeKey, u32>;
 
 /// `(first id, n)` → the n-th further row of a chunk that is longer than one row, counted from 1.
 pub(super) const PARTS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("parts");
@@ -25,8 +28,11 @@ pub(super) const PARTS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::ne
 /// First id of a commit → its dedupe rows, each 40 bytes: hash u128, id u64, created u64, fingerprint u64. Open segments only.
 pub(super) const DEDUPE_LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("dedupe_log");
 
-/// Hash of (company, dedupe key) → (id, created µs, fingerprint of the content). Sealed segments only.
-pub(super) const DEDUPE: TableDefinition<u128, (u64, u64, u64)> = TableDefinition::new("dedupe");
+/// Id, created (µs), fingerprint of the content, and 32 bits of a hash over these and the key.
+pub(super) type DedupeRow = (u64, u64, u64, u32);
+
+/// Hash of (company, dedupe key) → where it was used. Sealed segments only.
+pub(super) const DEDUPE: TableDefinition<u128, DedupeRow> = TableDefinition::new("dedupe");
 
 /// Number of a kind → type as published, a zero byte, version.
 pub(super) const NAMES: TableDefinition<u32, &[u8]> = TableDefinition::new("names");

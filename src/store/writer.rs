@@ -304,13 +304,13 @@ impl Plan {
                 let time_text = receipt.created.to_text();
                 let entry = event.entry(receipt, kind, id_text, &time_text);
                 if builder.first().is_some() && builder.length() + entry.bytes() > target {
-                    of_company.extend(builder.finish());
+                    of_company.extend(builder.finish(company));
                     target = chunk_target(rest);
                 }
                 rest = rest.saturating_sub(event.bytes());
                 builder.push(&entry);
             }
-            of_company.extend(builder.finish());
+            of_company.extend(builder.finish(company));
             chunks.insert(company, of_company);
         }
         Self { chunks, names }

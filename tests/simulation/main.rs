@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
 mod disk;
+mod reading;
+mod stage;
 mod world;
 
 use lutine::store::faults::Faults;

@@ -1,11 +1,7 @@
 //! One store on the simulated disk, and the oracle that remembers every promise it made.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use lutine::domain::clock::Clock;
@@ -15,32 +11,12 @@ use lutine::domain::event::{EventId, EventVersion, NewEvent, Receipt};
 use lutine::domain::filter::TypeFilter;
 use lutine::domain::time::Timestamp;
 use lutine::store::faults::Faults;
-use lutine::store::{Actor, AppendError, FaultSink, MasterKey, PageOutcome, PageQuery, ReadError, Start, Store, StoreOptions};
+use lutine::store::{Actor, AppendError, FaultSink, PageOutcome, PageQuery, ReadError, Start, Store, StoreOptions};
 
 use crate::disk::{Chance, SimDisk};
+use crate::stage::{RETENTION, SimClock, master, now_or_never, options};
 
-const RETENTION: Duration = Duration::from_secs(3600);
-
-/// A clock that only the test moves, in microseconds.
-#[derive(Debug)]
-struct SimClock(AtomicU64);
-
-impl Clock for SimClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::Relaxed))
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_micros(self.0.load(Ordering::Relaxed))
-    }
-}
-
-fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
-    }
-}
+const KINDS: [&str; 3] = ["claim.created", "policy.bound", "rare.event"];
 
 #[derive(Debug, Clone)]
 struct Published {
@@ -74,7 +50,7 @@ impl World {
     pub fn new(seed: u64, faults: Faults) -> Self {
         Self {
             disk: SimDisk::default(),
-            clock: Arc::new(SimClock(AtomicU64::new(1_790_000_000_000_000))),
+            clock: Arc::default(),
             chance: Chance::new(seed),
             faults,
             seed,
@@ -88,16 +64,9 @@ impl World {
     }
 
     fn open(&self) -> Result<Store, String> {
-        let options = StoreOptions {
-            retention: RETENTION,
-            segment_bytes_max: 20_000,
-            segment_age_max: Duration::from_secs(1200),
-            queue_events_max: 1000,
-            queue_bytes_max: 10_000_000,
-            metrics: Arc::default(),
-        };
+        let options = StoreOptions { segment_bytes_max: 20_000, ..options() };
         let sink = FaultSink::new(|_| {});
-        Store::open(Arc::new(self.disk.clone()), self.clock.clone(), &MasterKey::new([9; 32]), options, self.faults, sink)
+        Store::open(Arc::new(self.disk.clone()), self.clock.clone(), &master(), options, self.faults, sink)
             .map_err(|error| error.to_string())
     }
 
@@ -128,7 +97,7 @@ impl World {
 
     /// One random act; none when the power is gone.
     fn step(&mut self, store: &Store) -> Result<Option<()>, String> {
-        self.clock.0.fetch_add(self.chance.below(20_000_000), Ordering::Relaxed);
+        self.clock.advance(Duration::from_micros(self.chance.below(20_000_000)));
         match self.chance.below(12) {
             0..=6 => self.publish(store),
             7 | 8 => Ok(store.maintain().ok().map(|_| ())),
@@ -143,7 +112,7 @@ impl World {
                 Ok((!self.disk.is_dead()).then_some(()))
             }
             _ => {
-                self.clock.0.fetch_add(600_000_000, Ordering::Relaxed);
+                self.clock.advance(Duration::from_micros(600_000_000));
                 Ok(Some(()))
             }
         }
@@ -161,7 +130,7 @@ impl World {
             payload = format!("{{\"key\":{key}}}");
         }
         let event = NewEvent {
-            kind: ["claim.created", "policy.bound", "rare.event"][self.chance.below(3) as usize].parse().unwrap(),
+            kind: KINDS[self.chance.below(3) as usize].parse().unwrap(),
             version: EventVersion::default(),
             payload,
             metadata: "{}".to_owned(),
@@ -237,7 +206,7 @@ impl World {
         let mut present: BTreeMap<EventId, (CompanyId, String)> = BTreeMap::new();
         for company in (1..=3).map(CompanyId) {
             let mut last = 0;
-            for envelope in read_all(store, company, Start::Oldest).map_err(|error| error.to_string())? {
+            for envelope in read_all(store, company, Start::Oldest, "").map_err(|error| error.to_string())? {
                 let id = envelope["id"].as_u64().unwrap();
                 if id <= last {
                     return Err(format!("event {id} is listed after event {last}"));
@@ -314,12 +283,29 @@ impl World {
         world.disk.never_crash();
         let store = world.open().unwrap();
         for _ in 0..40 {
-            world.clock.0.fetch_add(1_000_000, Ordering::Relaxed);
+            world.clock.advance(Duration::from_micros(1_000_000));
             world.publish(&store).unwrap().unwrap();
             store.maintain().unwrap();
         }
         drop(store);
         world
+    }
+
+    /// Whether every dedupe key still stands for its event.
+    fn knows_its_keys(&self, store: &Store, company: CompanyId) -> Result<bool, String> {
+        for (key, id) in self.keys.iter().filter(|(key, _)| key.0 == company) {
+            let (published, _) = &self.acknowledged[id];
+            let Ok(mut appending) = store.append(store.prepare(company, &published.event)) else { return Ok(false) };
+            store.turn().map_err(|error| error.to_string())?;
+            match now_or_never(&mut appending) {
+                Some(Ok(receipt)) if receipt.duplicate && receipt.id != *id => {
+                    return Err(format!("the key {key:?} of event {id} was answered with event {}", receipt.id));
+                }
+                Some(Ok(receipt)) if receipt.duplicate => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     /// Changes one bit of a sealed file, then reads everything. True when it was noticed; an error when wrong bytes were
@@ -333,7 +319,7 @@ impl World {
         let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| -> Result<bool, String> {
             let Ok(store) = self.open() else { return Ok(true) };
             for company in (1..=3).map(CompanyId) {
-                let listed = match read_all(&store, company, Start::Oldest) {
+                let listed = match read_all(&store, company, Start::Oldest, "") {
                     Ok(listed) => listed,
                     Err(_) => return Ok(true),
                 };
@@ -349,14 +335,22 @@ impl World {
                     count += 1;
                 }
                 let expected = self.acknowledged.values().filter(|(published, _)| published.company == company).count();
-                if count != expected {
-                    // Events that are not found because an index is damaged: `verify` must say so.
-                    let report = store.verify();
-                    return if report.is_ok_and(|report| report.faults.is_empty()) {
-                        Err(format!("{} events vanished without a word", expected - count))
-                    } else {
-                        Ok(true)
-                    };
+                let of_kind = |kind: &str| {
+                    let is_one = |published: &Published| published.company == company && published.event.kind.as_str() == kind;
+                    self.acknowledged.values().filter(|(published, _)| is_one(published)).count()
+                };
+                let mut typed_right = true;
+                for kind in KINDS {
+                    match read_all(&store, company, Start::Oldest, kind) {
+                        Ok(listed) => typed_right &= listed.len() == of_kind(kind) && listed.iter().all(|event| event["type"] == kind),
+                        Err(_) => return Ok(true),
+                    }
+                }
+                // Events or keys that are not found because an index is damaged: `verify` must say so.
+                if (count != expected || !typed_right || !self.knows_its_keys(&store, company)?)
+                    && store.verify().is_ok_and(|report| report.faults.is_empty())
+                {
+                    return Err(format!("company {company}: {count} of {expected} events, or a key, without a word from verify"));
                 }
             }
             Ok(store.verify().map_or(true, |report| !report.faults.is_empty()))
@@ -365,8 +359,8 @@ impl World {
     }
 }
 
-fn read_all(store: &Store, company: CompanyId, start: Start) -> Result<Vec<serde_json::Value>, ReadError> {
-    let filter = TypeFilter::default();
+fn read_all(store: &Store, company: CompanyId, start: Start, filter: &str) -> Result<Vec<serde_json::Value>, ReadError> {
+    let filter = if filter.is_empty() { TypeFilter::default() } else { TypeFilter::parse_list(filter).unwrap() };
     let mut start = start;
     let mut all = Vec::new();
     loop {
