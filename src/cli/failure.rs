@@ -4,8 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::output::{self, printable};
 use crate::config::{Fault, Faults};
@@ -103,19 +102,40 @@ impl Refused {
         text
     }
 
-    fn json(&self) -> Value {
-        match (&self.problem, serde_json::from_str(&self.body)) {
-            (Some(_), Ok(problem)) => problem,
-            _ => json!({"status": self.status, "code": "foreign_answer", "detail": self.text()}),
+    /// The problem document as it came.
+    fn json(&self) -> String {
+        if self.problem.is_some() {
+            return self.body.trim().replace(['\r', '\n'], " ");
         }
+        json_text(&FailureShape { code: "foreign_answer", detail: &self.text(), status: Some(self.status), faults: Vec::new() })
     }
 }
 
 /// One fault of the configuration as JSON.
-#[must_use]
-pub fn fault_json(fault: &Fault) -> Value {
-    let file = fault.file.as_ref().map(|file| file.display().to_string());
-    json!({"file": file, "line": fault.line, "key": fault.key, "message": fault.message})
+#[derive(Debug, Serialize)]
+pub struct FaultShape<'a> {
+    file: Option<String>,
+    line: Option<usize>,
+    key: Option<&'a str>,
+    message: &'a str,
+}
+
+impl<'a> From<&'a Fault> for FaultShape<'a> {
+    fn from(fault: &'a Fault) -> Self {
+        let file = fault.file.as_ref().map(|file| file.display().to_string());
+        Self { file, line: fault.line, key: fault.key.as_deref(), message: &fault.message }
+    }
+}
+
+/// A failure as JSON, with the two members that people look for in a problem document.
+#[derive(Debug, Serialize)]
+struct FailureShape<'a> {
+    code: &'a str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<FaultShape<'a>>,
 }
 
 impl Failure {
@@ -144,15 +164,12 @@ impl Failure {
             Self::Failed(text) => ("failed", text.clone(), ExitCode::FAILURE),
         };
         if as_json {
-            let object = match self {
+            let detail = if matches!(self, Self::Config(_)) { "the configuration is wrong" } else { &text };
+            let faults = if let Self::Config(faults) = self { faults.0.iter().map(FaultShape::from).collect() } else { Vec::new() };
+            output::note(&match self {
                 Self::Refused(refused) => refused.json(),
-                Self::Config(faults) => {
-                    let list: Vec<Value> = faults.0.iter().map(fault_json).collect();
-                    json!({"code": code, "detail": "the configuration is wrong", "faults": list})
-                }
-                _ => json!({"code": code, "detail": text}),
-            };
-            output::note(&object.to_string());
+                _ => json_text(&FailureShape { code, detail, status: None, faults }),
+            });
         } else {
             for line in text.lines().filter(|_| matches!(self, Self::Config(_))) {
                 output::note(&format!("error: {line}"));
@@ -163,6 +180,11 @@ impl Failure {
         }
         exit
     }
+}
+
+fn json_text(shape: &FailureShape<'_>) -> String {
+    // Texts and numbers always have a form in JSON.
+    serde_json::to_string(shape).unwrap_or_default()
 }
 
 /// An error and its causes in one line, without saying anything twice.
@@ -198,7 +220,7 @@ mod tests {
     fn an_answer_of_somebody_else_is_told_as_such() {
         let refused = Refused::new(502, b"<html>\x1b[2J");
         assert_eq!(refused.text(), "the answer has status 502 and is not one of Lutine; it begins with: <html>\\u{1b}[2J");
-        assert_eq!(refused.json()["code"], "foreign_answer");
+        assert!(refused.json().starts_with(r#"{"code":"foreign_answer","detail":"the answer has status 502"#));
         assert_eq!(Refused::new(504, b" ").text(), "the answer has status 504 and is not one of Lutine; it has no body");
     }
 

@@ -25,9 +25,10 @@ use crate::store::disk::DataDirectoryError;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that an answer may take, unless a request says otherwise; above the 30 s of a long poll.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a data directory is looked at again that another process has, and the wait between: five seconds.
-const LOCK_TRIES: u32 = 50;
-const LOCK_WAIT: Duration = Duration::from_millis(100);
+/// How often a data directory is looked at again that another process has: five seconds long.
+pub const LOCK_TRIES: u32 = 50;
+/// The wait between.
+pub const LOCK_WAIT: Duration = Duration::from_millis(100);
 /// The local socket, below the data directory.
 const SOCKET_NAME: &str = "lutine.sock";
 /// The file without which there is no store, below the data directory.
@@ -311,7 +312,10 @@ impl DaemonConnection {
     }
 
     /// The daemon that listens in this directory; none when nothing does.
-    fn over_socket(data_dir: &Path) -> Result<Option<Self>, Failure> {
+    ///
+    /// # Errors
+    /// When the socket is there and may not be opened.
+    pub fn over_socket(data_dir: &Path) -> Result<Option<Self>, Failure> {
         let path = data_dir.join(SOCKET_NAME);
         match UnixStream::connect(&path) {
             Ok(_) => {}
@@ -330,6 +334,12 @@ impl DaemonConnection {
         let client = build(without_certificates()?.unix_socket(PathBuf::from(&path)))?;
         let name = format!("the daemon on {}", data_dir.display());
         Ok(Some(Self { client, base: "http://localhost".to_owned(), api_key: None, name }))
+    }
+
+    /// How people know it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     async fn call(&self, request: Request) -> Result<Answer, Failure> {
@@ -358,7 +368,7 @@ impl DaemonConnection {
         }
         let name = &self.name;
         if error.is_connect() {
-            let mut text = format!("nothing answers at {name}: {}", innermost(error));
+            let mut text = format!("{name} does not answer: {}", innermost(error));
             if text.contains("UnknownIssuer") {
                 text.push_str("; a certificate authority of your own is trusted when SSL_CERT_FILE names its file");
             } else if text.contains("InvalidContentType") {
