@@ -150,35 +150,43 @@ impl Failure {
         if error.is_configuration() { Self::BehindConfig(text) } else { Self::Failed(text) }
     }
 
-    /// Says on standard error what is wrong: as one sentence, or as one JSON object.
+    /// Says on standard error what is wrong, for people or as one JSON object, and with which code the process ends.
     pub fn report(&self, as_json: bool) -> ExitCode {
-        let (code, text, exit) = match self {
-            Self::OutputClosed => return ExitCode::SUCCESS,
-            Self::Reported => return ExitCode::FAILURE,
-            Self::ConfigReported => return ExitCode::from(EXIT_CONFIG),
-            Self::Usage(text) => ("usage", text.clone(), ExitCode::from(EXIT_USAGE)),
-            Self::Config(faults) => ("invalid_config", faults.to_string(), ExitCode::from(EXIT_CONFIG)),
-            Self::BehindConfig(text) => ("invalid_config", text.clone(), ExitCode::from(EXIT_CONFIG)),
-            Self::Refused(refused) => ("refused", refused.text(), ExitCode::FAILURE),
-            Self::Unreachable(text) => ("unreachable", text.clone(), ExitCode::FAILURE),
-            Self::Failed(text) => ("failed", text.clone(), ExitCode::FAILURE),
-        };
-        if as_json {
-            let detail = if matches!(self, Self::Config(_)) { "the configuration is wrong" } else { &text };
-            let faults = if let Self::Config(faults) = self { faults.0.iter().map(FaultShape::from).collect() } else { Vec::new() };
-            output::note(&match self {
-                Self::Refused(refused) => refused.json(),
-                _ => json_text(&FailureShape { code, detail, status: None, faults }),
-            });
-        } else {
-            for line in text.lines().filter(|_| matches!(self, Self::Config(_))) {
-                output::note(&format!("error: {line}"));
-            }
-            if !matches!(self, Self::Config(_)) {
-                output::note(&format!("error: {text}"));
-            }
+        let is_told = matches!(self, Self::Reported | Self::ConfigReported | Self::OutputClosed);
+        if !is_told {
+            output::note(&if as_json { self.json() } else { self.text() });
         }
-        exit
+        match self {
+            Self::OutputClosed => ExitCode::SUCCESS,
+            Self::Usage(_) => ExitCode::from(EXIT_USAGE),
+            Self::Config(_) | Self::BehindConfig(_) | Self::ConfigReported => ExitCode::from(EXIT_CONFIG),
+            Self::Refused(_) | Self::Unreachable(_) | Self::Failed(_) | Self::Reported => ExitCode::FAILURE,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Config(faults) => faults.0.iter().map(|fault| format!("error: {fault}")).collect::<Vec<_>>().join("\n"),
+            Self::Refused(refused) => format!("error: {}", refused.text()),
+            Self::Usage(text) | Self::BehindConfig(text) | Self::Unreachable(text) | Self::Failed(text) => format!("error: {text}"),
+            Self::Reported | Self::ConfigReported | Self::OutputClosed => String::new(),
+        }
+    }
+
+    fn json(&self) -> String {
+        let shape = |code, detail| json_text(&FailureShape { code, detail, status: None, faults: Vec::new() });
+        match self {
+            Self::Config(faults) => {
+                let faults = faults.0.iter().map(FaultShape::from).collect();
+                json_text(&FailureShape { code: "invalid_config", detail: "the configuration is wrong", status: None, faults })
+            }
+            Self::Refused(refused) => refused.json(),
+            Self::Usage(text) => shape("usage", text),
+            Self::BehindConfig(text) => shape("invalid_config", text),
+            Self::Unreachable(text) => shape("unreachable", text),
+            Self::Failed(text) => shape("failed", text),
+            Self::Reported | Self::ConfigReported | Self::OutputClosed => String::new(),
+        }
     }
 }
 
@@ -236,5 +244,18 @@ mod tests {
         assert_eq!(chain(&Outer { text: "writing", source: std::fmt::Error }), format!("writing: {inner}"));
         let text: &'static str = Box::leak(format!("writing: {inner}").into_boxed_str());
         assert_eq!(chain(&Outer { text, source: std::fmt::Error }), text);
+    }
+
+    #[test]
+    fn every_fault_of_the_configuration_has_a_line_of_its_own() {
+        let fault =
+            |key: &str| Fault { file: Some("c.toml".into()), line: Some(3), key: Some(key.to_owned()), message: "is wrong".to_owned() };
+        let failure = Failure::Config(Faults(vec![fault("a"), fault("b")]));
+        assert_eq!(failure.text(), "error: c.toml:3: a: is wrong\nerror: c.toml:3: b: is wrong");
+        let first = r#"{"file":"c.toml","line":3,"key":"a","message":"is wrong"}"#;
+        assert!(
+            failure.json().starts_with(&format!(r#"{{"code":"invalid_config","detail":"the configuration is wrong","faults":[{first},"#))
+        );
+        assert_eq!(Failure::Usage("no".to_owned()).json(), r#"{"code":"usage","detail":"no"}"#);
     }
 }
