@@ -14,7 +14,7 @@ use serde_json::Value;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::failure::{Failure, Refused, chain};
+use super::failure::{Failure, Refused};
 use super::output::note;
 use super::settings::{Place, Settings};
 use crate::config::Config;
@@ -33,6 +33,9 @@ pub const LOCK_WAIT: Duration = Duration::from_millis(100);
 const SOCKET_NAME: &str = "lutine.sock";
 /// The file without which there is no store, below the data directory.
 const LEDGER_NAME: &str = "ledger.redb";
+
+/// Behind the words for a certificate that is not trusted.
+const CA_HINT: &str = "; a certificate authority of your own is trusted when SSL_CERT_FILE names its file";
 
 /// What a command needs behind its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -368,9 +371,9 @@ impl DaemonConnection {
         }
         let name = &self.name;
         if error.is_connect() {
-            let mut text = format!("{name} does not answer: {}", innermost(error));
+            let mut text = format!("{name} cannot be reached: {}", innermost(error));
             if text.contains("UnknownIssuer") {
-                text.push_str("; a certificate authority of your own is trusted when SSL_CERT_FILE names its file");
+                text.push_str(CA_HINT);
             } else if text.contains("InvalidContentType") {
                 text.push_str("; it does not speak TLS, so its address may begin with http:// instead");
             }
@@ -414,7 +417,11 @@ fn without_certificates() -> Result<reqwest::ClientBuilder, Failure> {
 fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Failure> {
     let builder = builder.no_proxy().redirect(reqwest::redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT);
     let named = builder.user_agent(concat!("lutine/", env!("CARGO_PKG_VERSION")));
-    named.build().map_err(|error| Failure::Failed(format!("the client cannot be made: {}", chain(&error))))
+    named.build().map_err(|error| {
+        let reason = innermost(&error);
+        let hint = if reason.contains("CA certificates") { CA_HINT } else { "" };
+        Failure::Failed(format!("the client cannot be made: {reason}{hint}"))
+    })
 }
 
 #[cfg(test)]
