@@ -28,6 +28,18 @@ pub enum Environment {
     Development,
 }
 
+impl Environment {
+    /// The environment as it is written in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Production => "production",
+            Self::Staging => "staging",
+            Self::Development => "development",
+        }
+    }
+}
+
 /// All settings, with every default filled in.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Config {

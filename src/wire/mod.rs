@@ -1,4 +1,7 @@
 //! JSON that enters and leaves the process, and nothing else of it.
 
+pub mod admin;
+pub mod events;
 mod json;
+pub mod problem;
 pub mod publish;

@@ -1,0 +1,105 @@
+//! Putting store and services together, for the daemon and for commands that work on a stopped one.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::master_key;
+use super::{Seams, StartError};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::service::{Foundations, Services};
+use crate::store::disk::DataDirectory;
+use crate::store::{FaultSink, Store, StoreOptions, StoreThreads};
+use crate::telemetry::metrics::Metrics;
+
+/// Left behind by a daemon that ended because of its storage; the next start then reads everything from the disk.
+const MARKER: &str = "storage-fault";
+
+/// Store and services at work.
+#[derive(Debug)]
+pub(super) struct Assembly {
+    pub services: Services,
+    threads: StoreThreads,
+    /// Holds the lock of the data directory for as long as anything runs on it.
+    _directory: Arc<DataDirectory>,
+}
+
+impl Assembly {
+    /// Opens the store and starts its threads.
+    pub fn open(config: Config, seams: &Seams) -> Result<Self, StartError> {
+        let catalog_file = Some(config.catalog.file.as_path()).filter(|path| !path.as_os_str().is_empty());
+        let catalog = Arc::new(Catalog::load(catalog_file, config.catalog.strict)?);
+        let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let master = master_key::load(&config.data_dir, credentials.as_deref(), config.environment)?;
+        let marker = config.data_dir.join(MARKER);
+        let is_distrusted = marker.exists();
+        if is_distrusted {
+            warn!("The last run ended with a fault of the storage; everything is read from the disk again and checked");
+            directory.drop_page_cache().map_err(|source| StartError::Io { what: "the page cache", source })?;
+        }
+        let metrics = Arc::new(Metrics::new());
+        let options = StoreOptions {
+            retention: config.retention.span(),
+            segment_bytes_max: config.log_store.segment_bytes_max,
+            segment_age_max: std::time::Duration::from_secs_f64(config.log_store.segment_hours_max * 3600.0),
+            queue_events_max: config.limits.queue_events_max,
+            queue_bytes_max: config.limits.queue_bytes_max,
+            metrics: Arc::clone(&metrics.store),
+        };
+        let on_fault = Arc::clone(&seams.on_fault);
+        let marker_of_sink = marker.clone();
+        let sink = FaultSink::new(move |fault| {
+            leave_marker(&marker_of_sink, &fault.to_string());
+            on_fault(fault);
+        });
+        let store = Store::open(directory.clone(), Arc::clone(&seams.clock), &master, options, seams.faults, sink)?;
+        if is_distrusted {
+            check_all(&store, &marker)?;
+        }
+        let threads = store.start()?;
+        let services = Services::new(Foundations {
+            store,
+            catalog,
+            config: Arc::new(ArcSwap::from_pointee(config)),
+            clock: Arc::clone(&seams.clock),
+            metrics,
+            shutdown: CancellationToken::new(),
+        });
+        match services {
+            Ok(services) => Ok(Self { services, threads, _directory: directory }),
+            Err(error) => {
+                threads.stop();
+                Err(StartError::Io { what: "randomness", source: io::Error::other(error.to_string()) })
+            }
+        }
+    }
+
+    /// Writes what waits, and closes the store.
+    pub fn close(self) {
+        self.threads.stop();
+    }
+}
+
+fn leave_marker(path: &Path, reason: &str) {
+    let written = fs::write(path, format!("{reason}\n")).and_then(|()| fs::File::open(path)?.sync_all());
+    if let Err(error) = written {
+        error!(%error, "The marker of the fault could not be written: {error}");
+    }
+}
+
+/// Every checksum of the store, after a fault of the storage.
+fn check_all(store: &Store, marker: &Path) -> Result<(), StartError> {
+    let report = store.verify().map_err(crate::store::OpenError::from)?;
+    if !report.faults.is_empty() {
+        return Err(StartError::Damaged { marker: marker.to_owned(), faults: report.faults });
+    }
+    info!(events = report.events, "All {} events are whole", report.events);
+    fs::remove_file(marker).map_err(|source| StartError::Io { what: "the marker of the last fault", source })
+}

@@ -1,0 +1,7 @@
+//! The native API: Events API and administration.
+
+pub(super) mod companies;
+pub(super) mod events;
+pub(super) mod keys;
+pub(super) mod publish;
+pub(super) mod system;

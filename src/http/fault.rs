@@ -1,0 +1,309 @@
+//! Refusals: every status of an error and its code stand here, and nowhere else.
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use crate::domain::scope::Scope;
+use crate::service::cursors::CursorError;
+use crate::service::events::{PageError, PublishError, SampleError};
+use crate::service::keys::{AuthenticateError, CreateKeyError};
+use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, ReadError};
+use crate::wire::events::ItemError;
+use crate::wire::problem::{self, Problem, ProblemError};
+use crate::wire::publish::Refusal;
+
+/// Why a call is refused.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Fault {
+    pub status: StatusCode,
+    /// Stable, in `snake_case`.
+    pub code: &'static str,
+    /// A sentence that the caller can act on.
+    pub detail: String,
+    /// JSON pointer to the member that is wrong.
+    pub pointer: Option<String>,
+    /// Members that only this kind of problem has.
+    pub more: Map<String, Value>,
+    /// Seconds after which a repeat makes sense.
+    pub retry_after: Option<u64>,
+    /// The connection ends with the answer: part of the request was not read.
+    pub closes: bool,
+}
+
+impl Fault {
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), pointer: None, more: Map::new(), retry_after: None, closes: false }
+    }
+
+    pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// The same answer for what is unknown, expired and somebody else's.
+    pub fn no_such_event() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "there is no such event")
+    }
+
+    pub fn no_such_path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+    }
+
+    pub fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not know the method; `Allow` lists those it does")
+    }
+
+    pub fn missing_credentials() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "send an API key in `X-Api-Key`, or in `Authorization` as a bearer token")
+    }
+
+    pub fn two_credentials() -> Self {
+        Self::bad_request("ambiguous_credentials", "send one API key, in `X-Api-Key` or in `Authorization`, and only once")
+    }
+
+    pub fn network() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "network_not_allowed", "this key may not be used from this address")
+    }
+
+    pub fn scope(scope: Scope) -> Self {
+        let detail = format!("this key lacks the scope `{scope}`");
+        Self::new(StatusCode::FORBIDDEN, "insufficient_scope", detail).with("scope", scope.as_str())
+    }
+
+    pub fn system_key() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "system_key",
+            "a system key administers companies and reads nothing of them; use a key of the company",
+        )
+    }
+
+    pub fn needs_system_key() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "needs_system_key", "this is for system keys, those made without a company")
+    }
+
+    pub fn only_local() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "only_local", "this call is answered on the daemon's local socket only")
+    }
+
+    pub fn names_no_company() -> Self {
+        Self::bad_request("no_company", "on the local socket the header `Lutine-Company` says for which company, by number or slug")
+    }
+
+    pub fn no_such_company(name: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no_such_company", format!("there is no company `{name}`"))
+    }
+
+    pub fn rate(bucket: &str, limit: u32, seconds: u64) -> Self {
+        let detail = format!("this key made its {limit} calls of the bucket `{bucket}` in this minute; go on in {seconds} s");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).after(seconds)
+    }
+
+    pub fn too_large(status: StatusCode, bytes_max: usize) -> Self {
+        let detail = format!("the body has more than {bytes_max} bytes");
+        Self { closes: true, ..Self::new(status, "body_too_large", detail) }
+    }
+
+    pub fn body_timeout(seconds: u64) -> Self {
+        let detail = format!("the body was not complete within {seconds} s");
+        Self { closes: true, ..Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail) }
+    }
+
+    pub fn body_broken() -> Self {
+        Self { closes: true, ..Self::bad_request("body_incomplete", "the body ended before it was complete") }
+    }
+
+    pub fn content_type(expected: &str) -> Self {
+        let detail = format!("the content type must be {expected}");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type", detail)
+    }
+
+    pub fn internal(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
+    /// The problem document; its id is the request's.
+    pub fn render(&self, path: &str, request_id: &str) -> Response {
+        let errors = self.pointer.iter().map(|pointer| ProblemError { pointer, detail: &self.detail }).collect();
+        let problem = Problem {
+            kind: Problem::kind_of(self.code),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            instance: path,
+            code: self.code,
+            request_id,
+            errors,
+            more: &self.more,
+        };
+        let mut response = Response::new(Body::from(serde_json::to_vec(&problem).unwrap_or_default()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"lutine\""));
+        }
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        // axum adds the methods when it is the one that answers; a handler's own 405 has none.
+        debug_assert!(!headers.contains_key(ALLOW));
+        response
+    }
+
+    /// The refusal as one of a batch's results.
+    pub fn into_item(self) -> ItemError {
+        ItemError { code: self.code, status: self.status.as_u16(), detail: self.detail, pointer: self.pointer }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        let status = if refusal.code == "batch_too_large" { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+        let fault = Self { pointer: refusal.pointer, ..Self::new(status, refusal.code, refusal.detail) };
+        match refusal.offset {
+            Some(offset) => fault.with("offset", offset),
+            None => fault,
+        }
+    }
+}
+
+impl From<ReadError> for Fault {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Corrupt(corrupt) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "corrupt", error.to_string())
+                .with("segment", corrupt.segment)
+                .with("firstId", corrupt.first_id),
+            ReadError::Storage(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", "the store cannot be read"),
+        }
+    }
+}
+
+impl From<AppendError> for Fault {
+    fn from(error: AppendError) -> Self {
+        let detail = error.to_string();
+        match error {
+            AppendError::Overloaded { retry_after_seconds } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).after(retry_after_seconds)
+            }
+            AppendError::DedupeConflict { id } => Self::new(StatusCode::CONFLICT, "dedupe_conflict", detail).with("id", id.0),
+            AppendError::Unknown => {
+                let detail = format!("{detail}; send it again with the same dedupe key");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", detail).after(1)
+            }
+            AppendError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<PublishError> for Fault {
+    fn from(error: PublishError) -> Self {
+        let detail = error.to_string();
+        let of_type = |fault: Self| Self { pointer: Some("/type".to_owned()), ..fault };
+        match error {
+            PublishError::UnknownType { .. } => of_type(Self::bad_request("unknown_type", detail)),
+            PublishError::TypeNotAllowed { .. } => of_type(Self::new(StatusCode::FORBIDDEN, "type_not_allowed", detail)),
+            PublishError::Append(error) => error.into(),
+        }
+    }
+}
+
+impl From<CursorError> for Fault {
+    fn from(error: CursorError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CursorError::Malformed => Self::bad_request("invalid_cursor", detail),
+            CursorError::Mismatch(what) => Self::bad_request("cursor_mismatch", detail).with("mismatch", what),
+            CursorError::Restored => Self::new(StatusCode::GONE, "cursor_expired", detail).with("reason", "restored"),
+        }
+    }
+}
+
+impl From<PageError> for Fault {
+    fn from(error: PageError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PageError::Cursor(error) => error.into(),
+            PageError::Read(error) => error.into(),
+            PageError::Expired { oldest, lost } => Self::new(StatusCode::GONE, "cursor_expired", detail)
+                .with("reason", "retention")
+                .with("oldestCursor", oldest)
+                .with("lostSeconds", json!((lost.as_secs_f64() * 1e3).round() / 1e3)),
+        }
+    }
+}
+
+impl From<SampleError> for Fault {
+    fn from(error: SampleError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SampleError::UnknownType { .. } => Self::bad_request("unknown_type", detail),
+            SampleError::Failed { .. } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "sample_failed", detail),
+        }
+    }
+}
+
+impl From<AuthenticateError> for Fault {
+    fn from(error: AuthenticateError) -> Self {
+        let code = match error {
+            AuthenticateError::Malformed | AuthenticateError::Unknown => "invalid_key",
+            AuthenticateError::Revoked => "key_revoked",
+            AuthenticateError::Expired => "key_expired",
+        };
+        Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+    }
+}
+
+impl From<LedgerBusy> for Fault {
+    fn from(error: LedgerBusy) -> Self {
+        let code = match error {
+            LedgerBusy::Full => "overloaded",
+            LedgerBusy::Ended => "outcome_unknown",
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string()).after(1)
+    }
+}
+
+impl From<CompanyError> for Fault {
+    fn from(error: CompanyError) -> Self {
+        match error {
+            CompanyError::SlugTaken(_) => {
+                Self { pointer: Some("/slug".to_owned()), ..Self::new(StatusCode::CONFLICT, "slug_taken", error.to_string()) }
+            }
+            CompanyError::Busy(busy) => busy.into(),
+        }
+    }
+}
+
+impl From<KeyError> for Fault {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::NoSuchCompany(company) => Self::no_such_company(&company.to_string()),
+            KeyError::IdTaken => Self::internal(error.to_string()),
+            KeyError::Busy(busy) => busy.into(),
+        }
+    }
+}
+
+impl From<CreateKeyError> for Fault {
+    fn from(error: CreateKeyError) -> Self {
+        match error {
+            CreateKeyError::NoChance(_) => Self::internal(error.to_string()),
+            CreateKeyError::Ledger(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! All routes: method, path, who may call, and what answers.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::Method;
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use super::api::{companies, events, keys, publish, system};
+use super::call::Call;
+use super::fault::Fault;
+use super::gate::{Access, OpenCall, Route, guarded, open};
+use super::operations;
+use crate::domain::key::Bucket::{Admin as AdminBucket, Read, Write};
+use crate::domain::scope::Scope::{Admin, EventsRead, EventsWrite};
+use crate::service::Services;
+
+/// Routes in the making.
+struct Table {
+    services: Services,
+    router: Router,
+}
+
+impl Table {
+    fn route(&self, label: &'static str, access: Access) -> Arc<Route> {
+        Arc::new(Route { access, services: self.services.clone(), counters: self.services.metrics.route(label) })
+    }
+
+    /// A call for those whom `access` lets in; `label` is its method and its path.
+    fn guarded<H, F>(self, label: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Fn(Call) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Response, Fault>> + Send + 'static,
+    {
+        let route = self.route(label, access);
+        self.add(label, move |request: Request<Body>| guarded(Arc::clone(&route), request, handler.clone()))
+    }
+
+    /// A call for everybody.
+    fn open<H, F>(self, label: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Fn(OpenCall) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Response, Fault>> + Send + 'static,
+    {
+        let route = self.route(label, access);
+        self.add(label, move |request: Request<Body>| open(Arc::clone(&route), request, handler.clone()))
+    }
+
+    fn add<H, F>(self, label: &'static str, handler: H) -> Self
+    where
+        H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let (method, path) = label.split_once(' ').unwrap_or(("GET", label));
+        let method = Method::from_bytes(method.as_bytes()).ok().and_then(|method| MethodFilter::try_from(method).ok());
+        let endpoint: MethodRouter = on(method.unwrap_or(MethodFilter::GET), handler);
+        Self { router: self.router.route(path, endpoint), ..self }
+    }
+
+    /// What answers where no route does.
+    fn finish(self) -> Router {
+        let (unknown, wrong_method) = (self.route("unknown", Access::Open), self.route("wrong method", Access::Open));
+        let not_found = |_: OpenCall| async { Err(Fault::no_such_path()) };
+        let not_allowed = |_: OpenCall| async { Err(Fault::method_not_allowed()) };
+        self.router
+            .fallback(move |request: Request<Body>| open(Arc::clone(&unknown), request, not_found))
+            .method_not_allowed_fallback(move |request: Request<Body>| open(Arc::clone(&wrong_method), request, not_allowed))
+    }
+}
+
+/// The routes over these services.
+pub(super) fn router(services: &Services) -> Router {
+    let table = Table { services: services.clone(), router: Router::new() };
+    table
+        .guarded("GET /api/v1/events", Access::Key(EventsRead, Read), events::list)
+        .guarded("GET /api/v1/events/{id}", Access::Key(EventsRead, Read), events::get)
+        .guarded("GET /api/v1/events/sample", Access::Key(EventsRead, Read), events::sample)
+        .guarded("GET /api/v1/events/types", Access::Key(EventsRead, Read), events::types)
+        .guarded("POST /api/v1/events", Access::Key(EventsWrite, Write), publish::one)
+        .guarded("POST /api/v1/events/test", Access::Key(Admin, Write), publish::test)
+        .guarded("POST /api/v1/events/batch", Access::Key(EventsWrite, Write), publish::batch)
+        .guarded("POST /api/v1/admin/companies", Access::Key(Admin, AdminBucket), companies::create)
+        .guarded("GET /api/v1/admin/companies", Access::Key(Admin, AdminBucket), companies::list)
+        .guarded("POST /api/v1/admin/keys", Access::Key(Admin, AdminBucket), keys::create)
+        .guarded("GET /api/v1/admin/keys", Access::Key(Admin, AdminBucket), keys::list)
+        .guarded("DELETE /api/v1/admin/keys/{id}", Access::Key(Admin, AdminBucket), keys::revoke)
+        .guarded("GET /api/v1/admin/config", Access::Key(Admin, AdminBucket), system::config)
+        .guarded("GET /api/v1/admin/audit", Access::Key(Admin, AdminBucket), system::audit)
+        .guarded("GET /api/v1/admin/status", Access::Key(Admin, AdminBucket), system::status)
+        .guarded("POST /api/v1/admin/verify", Access::Local, system::verify)
+        .open("GET /healthz", Access::Open, operations::health)
+        .open("GET /readyz", Access::Open, operations::readiness)
+        .open("GET /metrics", Access::Metrics, operations::metrics)
+        .finish()
+}
