@@ -8,6 +8,7 @@ use std::sync::RwLock;
 
 use bytes::{Bytes, BytesMut};
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, TableError};
+use twox_hash::XxHash3_64;
 
 use super::StorageFault;
 use super::chunk::{self, Chunk, ChunkError};
@@ -126,12 +127,10 @@ impl LiveSegment {
         }
         if let Some(log) = existing(transaction.open_table(DEDUPE_LOG))? {
             for row in log.iter()? {
-                let (_, rows) = row?;
-                for packed in rows.value().chunks_exact(DEDUPE_ROW_BYTES) {
-                    if let Some((hash, entry)) = unpack_dedupe(packed) {
-                        index.dedupe.insert(hash, entry);
-                    }
-                }
+                let (first_id, rows) = row?;
+                let damaged =
+                    || StorageFault::Record(format!("segment {number}, the dedupe keys of the commit of event {}", first_id.value()));
+                index.dedupe.extend(unpack_dedupe(rows.value()).ok_or_else(damaged)?);
             }
         }
         let companies: Vec<CompanyId> = transaction
@@ -267,7 +266,7 @@ pub(super) fn existing<T>(table: Result<T, TableError>) -> Result<Option<T>, Sto
     }
 }
 
-/// One row of `dedupe_log`.
+/// The bytes that stand for one dedupe key.
 pub(super) fn pack_dedupe(out: &mut Vec<u8>, hash: DedupeHash, entry: &DedupeEntry) {
     out.extend_from_slice(&hash.to_le_bytes());
     out.extend_from_slice(&entry.id.0.to_le_bytes());
@@ -275,7 +274,28 @@ pub(super) fn pack_dedupe(out: &mut Vec<u8>, hash: DedupeHash, entry: &DedupeEnt
     out.extend_from_slice(&entry.fingerprint.to_le_bytes());
 }
 
-fn unpack_dedupe(packed: &[u8]) -> Option<(DedupeHash, DedupeEntry)> {
+/// A value of `dedupe_log`: the keys of one commit, and a checksum over them.
+pub(super) fn pack_commit(dedupe: &DedupeMap) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(dedupe.len() * DEDUPE_ROW_BYTES + 8);
+    for (hash, entry) in dedupe {
+        pack_dedupe(&mut packed, *hash, entry);
+    }
+    let sum = XxHash3_64::oneshot(&packed);
+    packed.extend_from_slice(&sum.to_le_bytes());
+    packed
+}
+
+/// What a value of `dedupe_log` says, or none when it is damaged.
+fn unpack_dedupe(packed: &[u8]) -> Option<Vec<(DedupeHash, DedupeEntry)>> {
+    let (rows, sum) = packed.split_last_chunk::<8>()?;
+    if XxHash3_64::oneshot(rows) != u64::from_le_bytes(*sum) {
+        return None;
+    }
+    let (rows, rest) = rows.as_chunks::<DEDUPE_ROW_BYTES>();
+    if rest.is_empty() { rows.iter().map(|row| unpack_row(row)).collect() } else { None }
+}
+
+fn unpack_row(packed: &[u8]) -> Option<(DedupeHash, DedupeEntry)> {
     let number = |at: usize| packed.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
     let hash = packed.get(..16)?.try_into().ok().map(u128::from_le_bytes)?;
     let entry = DedupeEntry { id: EventId(number(16)?), created: Timestamp::from_micros(number(24)?), fingerprint: number(32)? };

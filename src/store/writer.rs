@@ -8,7 +8,7 @@ use redb::Durability;
 use tracing::{info, warn};
 
 use super::chunk::{Chunk, ChunkBuilder};
-use super::live::{LiveSegment, pack_dedupe};
+use super::live::{LiveSegment, pack_commit};
 use super::prepared::{DedupeEntry, DedupeMap, PreparedEvent, number_text};
 use super::queue::{Caller, Outcomes, Waiting};
 use super::seal::{chunk_target, insert_chunk};
@@ -140,10 +140,7 @@ impl Writer {
                 names.insert(*kind, name.as_ref())?;
             }
         }
-        let mut packed = Vec::with_capacity(dedupe.len() * super::tables::DEDUPE_ROW_BYTES);
-        for (hash, entry) in dedupe {
-            pack_dedupe(&mut packed, *hash, entry);
-        }
+        let packed = if dedupe.is_empty() { Vec::new() } else { pack_commit(dedupe) };
         let first_id = new.first().map_or(0, |(_, receipt)| receipt.id.0);
         if !packed.is_empty() && !inner.faults.dedupe_in_another_transaction {
             transaction.open_table(DEDUPE_LOG)?.insert(first_id, packed.as_slice())?;

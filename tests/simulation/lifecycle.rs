@@ -6,7 +6,7 @@ use lutine::domain::cursor::Direction;
 use lutine::store::{OpenError, PageOutcome, Start, StorageFault};
 use redb::{Builder, Database, ReadableTable, TableDefinition};
 
-use crate::stage::{COMPANY, RETENTION, SEGMENT_AGE, Stage};
+use crate::stage::{COMPANY, RETENTION, SEGMENT_AGE, Stage, event};
 
 const FILES: TableDefinition<u64, &[u8]> = TableDefinition::new("files");
 const SETTINGS: TableDefinition<&str, u64> = TableDefinition::new("settings");
@@ -54,6 +54,43 @@ fn retention_frees_the_blocks_of_what_it_drops() {
     }
     assert_eq!(stage.store.drop_expired().unwrap().segments, 10);
     assert_eq!(stage.disk.open_without_a_name(), 0);
+}
+
+#[test]
+fn who_asks_for_what_retention_drops_gets_an_answer() {
+    for _ in 0..20 {
+        let stage = Stage::new();
+        for number in 0..8 {
+            stage.publish("claim.created", "{}", Some(&format!("key-{number}"))).unwrap();
+            stage.seal();
+        }
+        stage.clock.advance(RETENTION);
+        publish(&stage);
+        let stage = stage.reopen().unwrap();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for reader in 0..2 {
+                let (stage, is_over) = (&stage, &is_over);
+                scope.spawn(move || {
+                    while !is_over.load(std::sync::atomic::Ordering::Acquire) {
+                        // Looks for what was lost, and for the dedupe keys, in the segments that go.
+                        if reader == 0 {
+                            stage.page(COMPANY, Start::After(Default::default()), Direction::Ascending, 1, "");
+                        } else {
+                            for number in 0..8 {
+                                let event = event("claim.created", "{}", Some(&format!("key-{number}")));
+                                drop(stage.store.append(stage.store.prepare(COMPANY, &event)).unwrap());
+                            }
+                            stage.store.turn().unwrap();
+                        }
+                    }
+                });
+            }
+            assert_eq!(stage.store.drop_expired().unwrap().segments, 8);
+            is_over.store(true, std::sync::atomic::Ordering::Release);
+        });
+        assert_eq!(stage.disk.open_without_a_name(), 0);
+    }
 }
 
 #[test]

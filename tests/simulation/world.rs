@@ -43,8 +43,8 @@ pub struct World {
     companies: BTreeSet<String>,
     /// Every key whose creation was acknowledged, and what is known of its revocation.
     api_keys: BTreeMap<KeyId, Revocation>,
-    /// The latest time that the wall clock has shown.
-    latest: Timestamp,
+    /// The latest time that the log can have taken as now, and the monotonic time then.
+    latest: (Timestamp, Duration),
     /// What each power loss hit.
     pub hits: BTreeMap<String, u64>,
 }
@@ -92,7 +92,7 @@ impl World {
             greatest: 0,
             companies: BTreeSet::new(),
             api_keys: BTreeMap::new(),
-            latest: Timestamp::default(),
+            latest: Default::default(),
             hits: BTreeMap::new(),
         }
     }
@@ -110,10 +110,13 @@ impl World {
         *self.hits.entry(self.disk.take_hit().unwrap_or_else(|| "nothing".to_owned())).or_default() += 1;
     }
 
-    /// The latest time that the log can have taken as now.
+    /// The latest time that the log can have taken as now: it follows the wall clock where it believes it, and goes on
+    /// with the monotonic one where it does not.
     fn latest(&mut self) -> Timestamp {
-        self.latest = self.latest.max(self.clock.now());
-        self.latest
+        let (before, then) = self.latest;
+        let now = self.clock.monotonic();
+        self.latest = (before.after(now - then).max(self.clock.now()), now);
+        self.latest.0
     }
 
     /// Opens the store, perhaps through further power losses, checks every promise, and works until the power goes.
@@ -358,7 +361,7 @@ impl World {
             if let Some(key) = &published.event.dedupe_key {
                 self.keys.insert((*company, key.as_str().to_owned()), *id);
             }
-            self.acknowledged.insert(*id, (published.clone(), self.latest));
+            self.acknowledged.insert(*id, (published.clone(), self.latest.0));
         }
         self.check_keys(store)?;
         self.check_ledger(store)
@@ -417,12 +420,12 @@ impl World {
         Ok(true)
     }
 
-    /// Changes one bit of a sealed file, then reads everything. True when it was noticed; an error when wrong bytes were
+    /// Changes one bit of a file of the log, then reads everything. True when it was noticed; an error when wrong bytes were
     /// served.
     pub fn flip_and_read(&self, seed: u64) -> Result<bool, String> {
         let mut chance = Chance::new(seed ^ 0xf11b);
-        let sealed: Vec<String> = self.disk.names().into_iter().filter(|name| name.contains(".sealed.")).collect();
-        let name = &sealed[chance.below(sealed.len() as u64) as usize];
+        let files: Vec<String> = self.disk.names().into_iter().filter(|name| name.starts_with("log/")).collect();
+        let name = &files[chance.below(files.len() as u64) as usize];
         self.disk.flip(name, chance.next());
         // redb may refuse, or panic on, a damaged page of its own; both are noticed, neither serves anything.
         let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| -> Result<bool, String> {
