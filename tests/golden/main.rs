@@ -124,7 +124,7 @@ fn write(root: &Path) {
     let clock = clock("2026-11-22T10:30:00.123456Z");
     let store = open_with(root, clock.clone(), MASTER).unwrap();
     let actor = Actor { name: "local".to_owned(), request_id: Some("req-1".to_owned()) };
-    for (slug, country) in [("acme-insurance", Some("DE")), ("nordic-life", None)] {
+    for (slug, country) in [("acme-insurance", Some("de")), ("nordic-life", None)] {
         let new =
             NewCompany { slug: slug.parse().unwrap(), country: country.map(|country| country.parse().unwrap()), name: slug.to_owned() };
         wait(store.create_company(new, &actor)).unwrap();
@@ -210,7 +210,7 @@ fn read(store: &Store, company: u32, filter: &TypeFilter) -> Vec<u64> {
 fn check_ledger(store: &Store) {
     let companies: Vec<_> = store.companies().all().iter().map(|company| (company.id.0, company.slug.as_str().to_owned())).collect();
     assert_eq!(companies, [(1, "acme-insurance".to_owned()), (2, "nordic-life".to_owned())]);
-    assert_eq!(store.companies().by_slug("acme-insurance").unwrap().country.as_ref().unwrap().as_str(), "DE");
+    assert_eq!(store.companies().by_slug("acme-insurance").unwrap().country.as_ref().unwrap().as_str(), "de");
     for number in [1, 2] {
         let key = store.keys().by_id(key_id(number)).cloned().unwrap();
         assert_eq!(key.secret_hash, [number; 32]);
