@@ -1,5 +1,6 @@
 //! Lutine: an events appliance for insurers.
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod domain;

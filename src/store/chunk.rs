@@ -1,7 +1,7 @@
 //! Chunks: runs of one company's events, as they lie in the log.
 //!
 //! ```text
-//! header   32 bytes: format u8, codec u8, flags u16, count u32, length u32, body u32, extras u32, zero u32, checksum u64
+//! header   32 bytes: format u8, codec u8, flags u16, count u32, length u32, body u32, extras u32, company u32, checksum u64
 //! records  count × 40 bytes: id u64, created u64 (µs), kind u32, end u32, payload start u32, payload length u32, extra length u32, zero u32
 //! body     the envelopes, already serialized and escaped, joined by commas
 //! extras   what an event carries beyond its envelope, one after the other
@@ -12,6 +12,8 @@
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
+use super::tables::{ChunkKey, chunk_key};
+use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
 use crate::domain::time::Timestamp;
@@ -67,6 +69,9 @@ pub enum ChunkError {
     /// The bytes are not those that were written.
     #[error("the chunk's checksum does not match its bytes")]
     Checksum,
+    /// The chunk is another company's, or starts with another event.
+    #[error("the chunk lies in the place of another one")]
+    Misplaced,
 }
 
 /// One event inside a chunk.
@@ -89,6 +94,7 @@ pub(super) struct Chunk {
     count: usize,
     body: usize,
     extras: usize,
+    company: CompanyId,
     has_own: bool,
 }
 
@@ -131,6 +137,7 @@ impl Chunk {
         let count = u32_at(&bytes, 4).ok_or(ChunkError::Header)? as usize;
         let body = u32_at(&bytes, 12).ok_or(ChunkError::Header)? as usize;
         let extras = u32_at(&bytes, 16).ok_or(ChunkError::Header)? as usize;
+        let company = CompanyId(u32_at(&bytes, 20).ok_or(ChunkError::Header)?);
         let fits = total_length(&bytes)? == bytes.len()
             && count > 0
             && count.checked_mul(RECORD_BYTES).and_then(|records| records.checked_add(HEADER_BYTES)) == Some(body)
@@ -139,7 +146,7 @@ impl Chunk {
         if !fits {
             return Err(ChunkError::Header);
         }
-        Ok(Self { bytes, count, body, extras, has_own: flags & FLAG_OWN != 0 })
+        Ok(Self { bytes, count, body, extras, company, has_own: flags & FLAG_OWN != 0 })
     }
 
     pub fn bytes(&self) -> &Bytes {
@@ -148,6 +155,11 @@ impl Chunk {
 
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Whether the chunk is this company's and has this key: its checksum does not say where it lies.
+    pub fn belongs_at(&self, company: CompanyId, key: ChunkKey) -> bool {
+        self.company == company && self.record(0).is_some_and(|first| chunk_key(first.created, first.id) == key)
     }
 
     /// Whether one of the daemon's own events is in the chunk.
@@ -318,8 +330,8 @@ impl ChunkBuilder {
         self.has_own |= entry.is_own;
     }
 
-    /// The finished chunk; the builder is empty afterwards. None when nothing was pushed.
-    pub fn finish(&mut self) -> Option<Chunk> {
+    /// The finished chunk of `company`; the builder is empty afterwards. None when nothing was pushed.
+    pub fn finish(&mut self, company: CompanyId) -> Option<Chunk> {
         self.first.take()?;
         let length = self.length();
         let body = HEADER_BYTES + self.records.len();
@@ -329,9 +341,10 @@ impl ChunkBuilder {
         bytes.extend_from_slice(&[FORMAT, CODEC_PLAIN]);
         bytes.extend_from_slice(&(if self.has_own { FLAG_OWN } else { 0 }).to_le_bytes());
         bytes.extend_from_slice(&self.count.to_le_bytes());
-        for number in [length, body, extras, 0] {
+        for number in [length, body, extras] {
             bytes.extend_from_slice(&narrow(number));
         }
+        bytes.extend_from_slice(&company.0.to_le_bytes());
         bytes.extend_from_slice(&[0; 8]);
         bytes.append(&mut self.records);
         bytes.append(&mut self.body);
@@ -369,7 +382,7 @@ mod tests {
         for (id, text) in [(4, "{one}"), (5, "{second}"), (9, "{3}")] {
             builder.push(&entry(id, text));
         }
-        builder.finish().unwrap()
+        builder.finish(CompanyId(7)).unwrap()
     }
 
     #[test]
@@ -385,6 +398,8 @@ mod tests {
             [0, 4, 5, 8, 9].map(|id| chunk.first_above(Position { created: Timestamp::from_micros(id * 10), id: EventId(id) })),
             [0, 1, 2, 2, 3]
         );
+        assert!(chunk.belongs_at(CompanyId(7), (40, 4)));
+        assert!(!chunk.belongs_at(CompanyId(8), (40, 4)) && !chunk.belongs_at(CompanyId(7), (50, 5)));
         assert!(chunk.record(3).is_none() && chunk.envelopes(2, 3).is_none());
     }
 

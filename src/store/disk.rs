@@ -118,6 +118,10 @@ impl StorageBackend for FileStorage {
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
         self.0.unlock_range(start, end)
     }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.query_lock_range(start, end)
+    }
 }
 
 /// A storage whose `sync_data` does nothing: a planted bug for the tests of the tests.
@@ -183,9 +187,15 @@ impl DataDirectory {
             let path = path.to_owned();
             move |source| DataDirectoryError::Io { path, source }
         };
+        // A directory that was made here is not on disk before its parent is.
+        let made: Vec<&Path> = root.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
         for folder in FOLDERS.iter().map(|folder| root.join(folder)).chain([root.to_owned()]) {
             fs::create_dir_all(&folder).map_err(refused(&folder))?;
             fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(refused(&folder))?;
+        }
+        for folder in made {
+            let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(refused(parent))?;
         }
         let lock_path = root.join("lutine.lock");
         let lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&lock_path).map_err(refused(&lock_path))?;
@@ -260,5 +270,33 @@ impl Disk for DataDirectory {
     fn disk_bytes(&self, name: &str) -> io::Result<u64> {
         let metadata = fs::metadata(self.root.join(name))?;
         Ok(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// redb asks its backend about locks, and takes "unsupported" for an answer only in some places.
+    #[test]
+    fn a_closed_file_opens_for_reading_and_excludes_a_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = DataDirectory::open(folder.path()).unwrap();
+        let create = disk.open("log/1.redb", OpenMode::CreateNew).unwrap();
+        redb::Builder::new().create_with_backend(create).unwrap().close().unwrap();
+        let reading = || redb::Builder::new().open_read_only_with_backend(disk.open("log/1.redb", OpenMode::ReadOnly).unwrap());
+        let (first, second) = (reading().unwrap(), reading().unwrap());
+        let writing = disk.open("log/1.redb", OpenMode::ReadWrite).unwrap();
+        assert!(matches!(redb::Builder::new().create_with_backend(writing), Err(redb::DatabaseError::DatabaseAlreadyOpen)));
+        drop((first, second));
+    }
+
+    #[test]
+    fn a_directory_belongs_to_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataDirectory::open(folder.path()).unwrap();
+        assert!(matches!(DataDirectory::open(folder.path()), Err(DataDirectoryError::InUse(_))));
+        drop(first);
+        assert!(DataDirectory::open(folder.path()).is_ok());
     }
 }

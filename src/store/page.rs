@@ -137,7 +137,7 @@ impl Collector {
                 }
                 if kinds.is_none() {
                     // Every further event of the chunk is wanted: all that fit are one piece.
-                    let last = (place + self.limit - self.count).min(chunk.count()) - 1;
+                    let last = place.saturating_add(self.limit - self.count).min(chunk.count()) - 1;
                     self.count += last - place;
                     run = Some((place, last));
                     place = last;
@@ -217,24 +217,26 @@ impl Inner {
     /// Whether something of the company above `position` is gone; the time up to which it is.
     fn lost_above(&self, company: CompanyId, position: Position, cutoff: Timestamp) -> Result<Option<Timestamp>, StorageFault> {
         let purged = self.purged.load().get(&company).copied().filter(|purged| *purged > position);
+        let purged = purged.map(|purged| purged.created);
         if position.created >= cutoff {
-            return Ok(purged.map(|purged| purged.created));
+            return Ok(purged);
         }
-        let mut lost = purged.map(|purged| purged.created);
-        for segment in &self.segments.load().segments {
-            let segment = segment.reads();
-            if segment.span().is_none_or(|(first, last)| last <= position || first.created >= cutoff) {
+        // The newest segment that holds an expired event of the company holds its newest expired one.
+        let unexpired = Position { created: cutoff, id: EventId(0) };
+        for segment in self.segments.load().segments.iter().rev().map(super::segment::Segment::reads) {
+            let Some((first, last)) = segment.span() else { continue };
+            if last <= position {
+                break;
+            }
+            if first.created >= cutoff {
                 continue;
             }
-            for key in segment.keys_from(company, position, true, CHUNKS_AHEAD)? {
-                let Some(chunk) = self.fetch(segment, company, key)? else { continue };
-                let gone = chunk.records().rev().find(|record| record.created < cutoff && position_of(record) > position);
-                if let Some(record) = gone {
-                    lost = lost.max(Some(record.created));
-                }
-            }
+            let Some(key) = segment.keys_from(company, unexpired, false, 1)?.first().copied() else { continue };
+            let Some(chunk) = self.fetch(segment, company, key)? else { continue };
+            let newest = chunk.records().rev().find(|record| record.created < cutoff);
+            return Ok(newest.filter(|newest| position_of(newest) > position).map(|newest| newest.created).max(purged));
         }
-        Ok(lost)
+        Ok(purged)
     }
 
     fn fetch(&self, segment: &dyn SegmentReads, company: CompanyId, key: ChunkKey) -> Result<Option<Chunk>, StorageFault> {
@@ -269,6 +271,10 @@ impl Inner {
         let mut page = Collector { ascending, limit: query.limit, cutoff, parts: Vec::new(), count: 0, bytes: 0, position, more: false };
         if ascending {
             self.walk_up(query, &mut page)?;
+            if !page.more {
+                // Up to the tail there is nothing else for this reader: what expires there is no loss of its.
+                page.position = page.position.max(tail);
+            }
         } else {
             self.walk_down(query, &mut page)?;
         }

@@ -17,6 +17,9 @@ pub(super) struct SegmentMeta {
     /// Set when the segment was sealed.
     #[n(3)]
     pub summary: Option<SegmentSummary>,
+    /// The newest event of the log when the segment was made: the segments before it end with it or later.
+    #[n(4)]
+    pub follows_id: u64,
 }
 
 /// The content of a sealed segment in numbers.
@@ -32,6 +35,9 @@ pub(super) struct SegmentSummary {
     pub first_created_us: u64,
     #[n(4)]
     pub last_created_us: u64,
+    /// A hash over the rows of `dedupe` and `names`, which no chunk's checksum covers.
+    #[n(5)]
+    pub index_hash: u64,
 }
 
 /// Where a segment is in its life.

@@ -12,14 +12,15 @@ use super::chunk::{CHUNK_BYTES_MAX, Chunk, ChunkBuilder, Entry, HEADER_BYTES, pa
 use super::disk::{Disk, FileStorage, OpenMode, Unsynced};
 use super::faults::Faults;
 use super::live::{self, LiveSegment};
-use super::prepared::DedupeHash;
+use super::prepared::{DedupeEntry, DedupeHash};
 use super::records::{self, SegmentMeta, SegmentSummary};
 use super::sealed;
 use super::segment::{SegmentReads, fetch_chunk};
-use super::tables::{ChunkKey, CompanyTables, DEDUPE, META, NAMES, PARTS, chunk_key};
+use super::tables::{ChunkKey, CompanyTables, DEDUPE, DEDUPE_ROW_BYTES, DedupeRow, META, NAMES, PARTS, TypeKey, chunk_key};
 use crate::domain::company::CompanyId;
 use crate::domain::event::EventId;
 use crate::domain::filter::OWN_PREFIX;
+use crate::domain::time::Timestamp;
 
 /// redb's cache for the file that is being written.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -47,30 +48,68 @@ impl Census {
     }
 }
 
-/// Writes a chunk into its company's table, in as many rows as it needs.
-pub(super) fn insert_chunk(
+/// A hash over the rows of a sealed file that no chunk's checksum covers; their order does not matter.
+#[derive(Debug, Default)]
+pub(super) struct IndexHash(u64);
+
+impl IndexHash {
+    pub fn take_dedupe(&mut self, hash: DedupeHash, entry: &DedupeEntry) {
+        self.0 = self.0.wrapping_add(row_hash(hash, entry));
+    }
+
+    pub fn take_name(&mut self, kind: u32, name: &[u8]) {
+        self.0 = self.0.wrapping_add(XxHash3_64::oneshot_with_seed(u64::from(kind), name));
+    }
+
+    pub fn finish(self) -> u64 {
+        self.0
+    }
+}
+
+fn row_hash(hash: DedupeHash, entry: &DedupeEntry) -> u64 {
+    let mut row = Vec::with_capacity(DEDUPE_ROW_BYTES);
+    live::pack_dedupe(&mut row, hash, entry);
+    XxHash3_64::oneshot(&row)
+}
+
+/// A row of `dedupe`; 32 bits of its hash lie in it, because a damaged one would answer a publisher with another event.
+pub(super) fn dedupe_row(hash: DedupeHash, entry: &DedupeEntry) -> DedupeRow {
+    (entry.id.0, entry.created.as_micros(), entry.fingerprint, (row_hash(hash, entry) & u64::from(u32::MAX)) as u32)
+}
+
+/// What a row of `dedupe` says, or none when it is damaged.
+pub(super) fn read_dedupe_row(hash: DedupeHash, row: DedupeRow) -> Option<DedupeEntry> {
+    let entry = DedupeEntry { id: EventId(row.0), created: Timestamp::from_micros(row.1), fingerprint: row.2 };
+    (dedupe_row(hash, &entry) == row).then_some(entry)
+}
+
+/// Writes chunks into their company's table, each in as many rows as it needs; they follow all that is there.
+pub(super) fn insert_chunks<'a>(
     transaction: &WriteTransaction,
     tables: &CompanyTables,
-    key: ChunkKey,
-    chunk: &Chunk,
+    chunks: impl IntoIterator<Item = &'a Chunk>,
 ) -> Result<(), StorageFault> {
     let mut events = transaction.open_table(tables.events())?;
     let mut cursor = events.upper_bound_mut(std::ops::Bound::<ChunkKey>::Unbounded)?;
-    let bytes = chunk.bytes();
-    if bytes.len() <= CHUNK_BYTES_MAX {
-        cursor.insert_before(key, bytes.as_ref())?;
-        return cursor.close().map_err(StorageFault::from);
-    }
-    let mut parts = transaction.open_table(PARTS)?;
-    let mut start = 0;
-    for (number, length) in (0_u32..).zip(part_lengths(bytes.len())) {
-        let row = bytes.get(start..start + length).unwrap_or_default();
-        if number == 0 {
-            cursor.insert_before(key, row)?;
-        } else {
-            parts.insert((key.1, number), row)?;
+    for chunk in chunks {
+        let Some(first) = chunk.record(0) else { continue };
+        let key = chunk_key(first.created, first.id);
+        let bytes = chunk.bytes();
+        if bytes.len() <= CHUNK_BYTES_MAX {
+            cursor.insert_before(key, bytes.as_ref())?;
+            continue;
         }
-        start += length;
+        let mut parts = transaction.open_table(PARTS)?;
+        let mut start = 0;
+        for (number, length) in (0_u32..).zip(part_lengths(bytes.len())) {
+            let row = bytes.get(start..start + length).unwrap_or_default();
+            if number == 0 {
+                cursor.insert_before(key, row)?;
+            } else {
+                parts.insert((key.1, number), row)?;
+            }
+            start += length;
+        }
     }
     cursor.close().map_err(StorageFault::from)
 }
@@ -78,11 +117,12 @@ pub(super) fn insert_chunk(
 /// One company's part of a sealed file while it is written.
 struct CompanyWriter<'a> {
     transaction: &'a WriteTransaction,
+    company: CompanyId,
     tables: CompanyTables,
     builder: ChunkBuilder,
     kinds: BTreeMap<u32, u32>,
     /// Rows of `types`, collected because they are sorted by kind first.
-    types: BTreeMap<(u32, u64, u64), u32>,
+    types: BTreeMap<TypeKey, u32>,
 }
 
 impl CompanyWriter<'_> {
@@ -97,9 +137,9 @@ impl CompanyWriter<'_> {
 
     fn flush(&mut self) -> Result<(), StorageFault> {
         let Some((created, id)) = self.builder.first() else { return Ok(()) };
-        let Some(chunk) = self.builder.finish() else { return Ok(()) };
+        let Some(chunk) = self.builder.finish(self.company) else { return Ok(()) };
         let key = chunk_key(created, id);
-        insert_chunk(self.transaction, &self.tables, key, &chunk)?;
+        insert_chunks(self.transaction, &self.tables, [&chunk])?;
         self.transaction.open_table(self.tables.ids())?.insert(key.1, key.0)?;
         for (kind, count) in std::mem::take(&mut self.kinds) {
             self.types.insert((kind, key.0, key.1), count);
@@ -153,6 +193,7 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
     for (company, of_company) in &index.companies {
         let mut writer = CompanyWriter {
             transaction: &transaction,
+            company: *company,
             tables: CompanyTables::of(*company),
             builder: ChunkBuilder::default(),
             kinds: BTreeMap::new(),
@@ -171,12 +212,20 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
         }
         writer.finish()?;
     }
+    let mut index_hash = IndexHash::default();
+    for (hash, entry) in &index.dedupe {
+        index_hash.take_dedupe(*hash, entry);
+    }
+    for (kind, name) in index.names.iter() {
+        index_hash.take_name(kind, name);
+    }
     let summary = SegmentSummary {
         events: census.events,
         first_id: first.id.0,
         last_id: last.id.0,
         first_created_us: first.created.as_micros(),
         last_created_us: last.created.as_micros(),
+        index_hash: index_hash.finish(),
     };
     let mut hashes: Vec<DedupeHash> = index.dedupe.keys().copied().collect();
     hashes.sort_unstable();
@@ -185,7 +234,7 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
         let mut cursor = dedupe.upper_bound_mut(std::ops::Bound::<u128>::Unbounded)?;
         for hash in &hashes {
             if let Some(entry) = index.dedupe.get(hash) {
-                cursor.insert_before(*hash, (entry.id.0, entry.created.as_micros(), entry.fingerprint))?;
+                cursor.insert_before(*hash, dedupe_row(*hash, entry))?;
             }
         }
         cursor.close()?;
@@ -194,7 +243,13 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
             names.insert(kind, name)?;
         }
         let mut meta = transaction.open_table(META)?;
-        let about = SegmentMeta { format: records::STORE_FORMAT, number: segment.number, epoch, summary: Some(summary) };
+        let about = SegmentMeta {
+            format: records::STORE_FORMAT,
+            number: segment.number,
+            epoch,
+            summary: Some(summary),
+            follows_id: segment.follows.0,
+        };
         meta.insert("about", records::encode(&about)?.as_slice())?;
         meta.insert("filter", Bloom::of(hashes.iter().copied()).as_bytes())?;
     }
@@ -211,7 +266,7 @@ fn census(database: &Database, number: u64) -> Result<Census, StorageFault> {
         let events = transaction.open_table(CompanyTables::of(company).events())?;
         for row in redb::ReadableTable::iter(&events)? {
             let (key, value) = row?;
-            let chunk = fetch_chunk(&transaction, number, key.value(), bytes::Bytes::copy_from_slice(value.value()))?;
+            let chunk = fetch_chunk(&transaction, number, company, key.value(), bytes::Bytes::copy_from_slice(value.value()))?;
             census.take_chunk(company, &chunk).ok_or(StorageFault::MissingMeta { segment: number })?;
         }
     }

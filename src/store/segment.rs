@@ -5,9 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::ReadTransaction;
+use redb::{ReadTransaction, ReadableTable};
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, ChunkError};
 use super::live::{LiveSegment, existing, join_parts};
 use super::prepared::{DedupeEntry, DedupeHash};
 use super::sealed::SealedSegment;
@@ -28,7 +28,8 @@ pub(super) trait SegmentReads: Debug + Send + Sync {
     /// descending: from the one that may hold the last event below it downwards.
     fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault>;
 
-    /// As [`SegmentReads::keys_from`], of chunks that hold one of `kinds`.
+    /// As [`SegmentReads::keys_from`], of chunks that hold one of `kinds`. Ascending, no key lies below the chunk that
+    /// may hold `position` itself: a walk from key to key always moves on.
     fn typed_keys_from(
         &self,
         company: CompanyId,
@@ -43,6 +44,9 @@ pub(super) trait SegmentReads: Debug + Send + Sync {
 
     /// The kinds whose folded type and version pass.
     fn kinds_matching(&self, matches: &dyn Fn(&str, &str) -> bool) -> Result<Vec<u32>, StorageFault>;
+
+    /// Type in lower case and version of every kind, by number.
+    fn kinds(&self) -> Result<Vec<(String, String)>, StorageFault>;
 
     /// Where a dedupe key was used last.
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault>;
@@ -67,6 +71,14 @@ impl Segment {
             Self::Sealed(segment) => segment.as_ref(),
         }
     }
+
+    /// The newest event of the log when the segment was made.
+    pub fn follows(&self) -> EventId {
+        match self {
+            Self::Live(segment) => segment.follows,
+            Self::Sealed(segment) => segment.follows,
+        }
+    }
 }
 
 /// All segments, oldest first; swapped as a whole when one is added, sealed or dropped.
@@ -80,6 +92,11 @@ impl SegmentList {
     pub fn sealed_below(&self) -> u64 {
         let first_live = self.segments.iter().find(|segment| matches!(segment, Segment::Live(_)));
         first_live.map_or(u64::MAX, |segment| segment.reads().number())
+    }
+
+    /// The newest event, or `floor` when it is newer.
+    pub fn last(&self, floor: Position) -> Position {
+        self.segments.iter().filter_map(|segment| segment.reads().span()).map(|(_, last)| last).fold(floor, Position::max)
     }
 
     pub fn sealed_count(&self) -> usize {
@@ -110,6 +127,19 @@ pub(super) struct KindNames {
 }
 
 impl KindNames {
+    /// Reads the names of a segment; kinds are numbered from 0 without gaps.
+    pub fn read(table: &impl ReadableTable<u32, &'static [u8]>) -> Result<Self, StorageFault> {
+        let mut names = Self::default();
+        for row in table.iter()? {
+            let (kind, name) = row?;
+            if kind.value() != names.next_number() {
+                return Err(StorageFault::Record(format!("type number {} where {} follows", kind.value(), names.next_number())));
+            }
+            names.insert(kind.value(), name.value());
+        }
+        Ok(names)
+    }
+
     /// Takes a name as it is stored: type, zero byte, version.
     pub fn insert(&mut self, kind: u32, name: &[u8]) {
         let mut halves = name.split(|byte| *byte == 0).map(|half| String::from_utf8_lossy(half).into_owned());
@@ -141,19 +171,31 @@ impl KindNames {
         self.folded.get(kind as usize)
     }
 
+    /// Type in lower case and version of every kind, by number.
+    pub fn all(&self) -> &[(String, String)] {
+        &self.folded
+    }
+
     pub fn matching(&self, matches: &dyn Fn(&str, &str) -> bool) -> Vec<u32> {
         let numbered = self.folded.iter().zip(0_u32..);
         numbered.filter(|((folded, version), _)| matches(folded, version)).map(|(_, kind)| kind).collect()
     }
 }
 
-/// The whole chunk whose first row is given, with its further rows read and its checksum checked.
-pub(super) fn fetch_chunk(transaction: &ReadTransaction, segment: u64, key: ChunkKey, first_row: Bytes) -> Result<Chunk, StorageFault> {
+/// The whole chunk whose first row is given, with its further rows read, its checksum and its place checked.
+pub(super) fn fetch_chunk(
+    transaction: &ReadTransaction,
+    segment: u64,
+    company: CompanyId,
+    key: ChunkKey,
+    first_row: Bytes,
+) -> Result<Chunk, StorageFault> {
     let corrupt = |reason| StorageFault::Corrupt(CorruptChunk { segment, first_id: key.1, reason });
     let whole = join_parts(first_row, |part| {
         let Some(parts) = existing(transaction.open_table(PARTS))? else { return Ok(None) };
         Ok(parts.get((key.1, part))?.map(|row| row.value().to_vec()))
     })?
     .map_err(corrupt)?;
-    Chunk::read(whole).map_err(corrupt)
+    let chunk = Chunk::read(whole).map_err(corrupt)?;
+    if chunk.belongs_at(company, key) { Ok(chunk) } else { Err(corrupt(ChunkError::Misplaced)) }
 }

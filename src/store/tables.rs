@@ -16,17 +16,24 @@ pub(super) type EventsTable<'a> = TableDefinition<'a, ChunkKey, &'static [u8]>;
 /// its chunk list in memory.
 pub(super) type IdsTable<'a> = TableDefinition<'a, u64, u64>;
 
+/// Kind, and the key of a chunk that holds it.
+pub(super) type TypeKey = (u32, u64, u64);
+
 /// `(kind, created µs, id)` → number of events of that kind in the chunk with that key. One table per company, sealed only.
-pub(super) type TypesTable<'a> = TableDefinition<'a, (u32, u64, u64), u32>;
+pub(super) type TypesTable<'a> = TableDefinition<'a, TypeKey, u32>;
 
 /// `(first id, n)` → the n-th further row of a chunk that is longer than one row, counted from 1.
 pub(super) const PARTS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("parts");
 
-/// First id of a commit → its dedupe rows, each 40 bytes: hash u128, id u64, created u64, fingerprint u64. Open segments only.
+/// First id of a commit → its dedupe keys, each 40 bytes (hash u128, id u64, created u64, fingerprint u64), and the XXH3-64
+/// of them. Open segments only.
 pub(super) const DEDUPE_LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("dedupe_log");
 
-/// Hash of (company, dedupe key) → (id, created µs, fingerprint of the content). Sealed segments only.
-pub(super) const DEDUPE: TableDefinition<u128, (u64, u64, u64)> = TableDefinition::new("dedupe");
+/// Id, created (µs), fingerprint of the content, and 32 bits of a hash over these and the key.
+pub(super) type DedupeRow = (u64, u64, u64, u32);
+
+/// Hash of (company, dedupe key) → where it was used. Sealed segments only.
+pub(super) const DEDUPE: TableDefinition<u128, DedupeRow> = TableDefinition::new("dedupe");
 
 /// Number of a kind → type as published, a zero byte, version.
 pub(super) const NAMES: TableDefinition<u32, &[u8]> = TableDefinition::new("names");
@@ -34,7 +41,7 @@ pub(super) const NAMES: TableDefinition<u32, &[u8]> = TableDefinition::new("name
 /// `about` → a [`super::records::SegmentMeta`]; `filter` → the membership filter of `dedupe` (sealed only).
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
-/// Bytes of one row of `dedupe_log`.
+/// Bytes of one key in `dedupe_log`.
 pub(super) const DEDUPE_ROW_BYTES: usize = 40;
 
 /// Names of the tables that each company has for itself.
