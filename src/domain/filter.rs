@@ -80,6 +80,11 @@ impl TypeFilter {
         self.patterns.is_empty()
     }
 
+    /// Each entry in lower case, without its version: a whole type, or what a type starts with (then true).
+    pub fn entries(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.patterns.iter().map(|pattern| (pattern.text.as_str(), pattern.is_prefix))
+    }
+
     /// The entries in one canonical order and spelling, joined by commas; equal filters have equal texts.
     #[must_use]
     pub fn canonical(&self) -> String {

@@ -1,0 +1,382 @@
+//! A lane: what one subscription has to do. It exists only while there is something.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::permits::Permit;
+use super::rate::Rate;
+use crate::domain::cursor::Position;
+use crate::domain::event::EventId;
+use crate::domain::health::Health;
+use crate::domain::profile::Knobs;
+use crate::domain::subscription::{Ordering, Standing, Subscription};
+use crate::domain::time::Timestamp;
+use crate::store::{LogBatch, LogEvent, PositionRow, RetryRow};
+use crate::webhook::Target;
+
+/// Events above the position that may be known as settled or not; with more, the lane stops reading ahead.
+pub(super) const SLOTS_MAX: usize = 4_096;
+/// Events that may wait for a retry; with more, the lane stops reading ahead.
+pub(super) const RETRIES_MAX: usize = 10_000;
+
+/// An event above the position.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    created: Timestamp,
+    is_settled: bool,
+}
+
+/// An attempt under way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub event: LogEvent,
+    /// Counted from 1.
+    pub number: u32,
+    pub started: Timestamp,
+    pub permit: Permit,
+    /// Whether the event was owed by a row before this attempt.
+    pub is_retry: bool,
+}
+
+/// What a lane may do next.
+#[derive(Debug)]
+pub(super) enum Pick {
+    /// Attempt the oldest event that waits.
+    Fresh(LogEvent),
+    /// Attempt an event that is owed; its content is in the log.
+    Owed(EventId),
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub subscription: Arc<Subscription>,
+    pub target: Arc<Target>,
+    pub knobs: Arc<Knobs>,
+    pub host: Arc<str>,
+    /// Every matching event at or below it is settled.
+    pub position: Position,
+    /// Every matching event at or below it is in `slots` or settled.
+    read_to: Position,
+    /// More may lie above `read_to`.
+    pub is_behind: bool,
+    slots: BTreeMap<EventId, Slot>,
+    /// Settled before this lane was made, and not read again yet.
+    settled_before: BTreeSet<EventId>,
+    waiting: VecDeque<LogEvent>,
+    /// Owed events in the order in which they are due. Not the one that blocks a strict lane.
+    due: BTreeSet<(Timestamp, EventId)>,
+    pub owed: HashMap<EventId, RetryRow>,
+    pub in_flight: HashMap<EventId, Flight>,
+    pub health: Health,
+    rate: Rate,
+    /// Alternates, so that neither fresh events nor retries starve.
+    prefers_retry: bool,
+    /// The ledger has a position row.
+    pub has_row: bool,
+    /// When the lane's timer is set, if it is.
+    pub timer: Option<Timestamp>,
+}
+
+impl Lane {
+    /// A lane at `position`; what lies above it is read from the log.
+    pub fn new(subscription: Arc<Subscription>, target: Arc<Target>, host: Arc<str>, position: Position) -> Self {
+        let knobs = Arc::new(subscription.knobs());
+        Self {
+            health: subscription.health,
+            knobs,
+            subscription,
+            target,
+            host,
+            position,
+            read_to: position,
+            is_behind: true,
+            slots: BTreeMap::new(),
+            settled_before: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            due: BTreeSet::new(),
+            owed: HashMap::new(),
+            in_flight: HashMap::new(),
+            rate: Rate::default(),
+            prefers_retry: true,
+            has_row: false,
+            timer: None,
+        }
+    }
+
+    /// Takes over what the ledger says at start.
+    pub fn restore(&mut self, row: Option<PositionRow>, retries: Vec<(EventId, RetryRow)>) {
+        if let Some(row) = row {
+            self.position = row.position;
+            self.read_to = row.position;
+            self.settled_before = row.settled.into_iter().collect();
+            self.has_row = true;
+        }
+        for (event, row) in retries {
+            self.due.insert((row.due, event));
+            self.owed.insert(event, row);
+        }
+    }
+
+    fn is_strict(&self) -> bool {
+        self.subscription.wishes.ordering == Ordering::Strict
+    }
+
+    /// Where the lane reads on, and how many events it has room for.
+    pub fn wants(&self, ahead: usize) -> Option<(Position, usize)> {
+        let is_stopped = self.subscription.standing != Standing::Active
+            || self.health == Health::GivenUp
+            || self.slots.len() >= SLOTS_MAX
+            || self.owed.len() >= RETRIES_MAX;
+        if !self.is_behind || is_stopped || self.waiting.len() >= ahead {
+            return None;
+        }
+        Some((self.read_to, ahead - self.waiting.len()))
+    }
+
+    /// Takes events that were read.
+    pub fn take(&mut self, batch: LogBatch, passes_stuck: bool) {
+        for event in batch.events {
+            if self.slots.contains_key(&event.id) {
+                continue;
+            }
+            let mut is_settled = self.settled_before.remove(&event.id);
+            if let Some(row) = self.owed.get(&event.id) {
+                if self.is_strict() && !passes_stuck {
+                    // It blocks the lane; its row says for how long.
+                    self.due.remove(&(row.due, event.id));
+                } else {
+                    is_settled = true;
+                }
+            }
+            self.slots.insert(event.id, Slot { created: event.created, is_settled });
+            if !is_settled {
+                self.waiting.push_back(event);
+            }
+        }
+        self.read_to = self.read_to.max(batch.reached);
+        self.is_behind = batch.is_behind;
+        self.advance();
+    }
+
+    /// Moves the position over what is settled.
+    fn advance(&mut self) {
+        while let Some(first) = self.slots.first_entry()
+            && first.get().is_settled
+        {
+            self.position = Position { created: first.get().created, id: *first.key() };
+            first.remove();
+        }
+        if self.slots.is_empty() {
+            self.position = self.position.max(self.read_to);
+        }
+        let passed = self.position.id;
+        while self.settled_before.first().is_some_and(|id| *id <= passed) {
+            self.settled_before.pop_first();
+        }
+    }
+
+    fn settle(&mut self, event: EventId) {
+        if let Some(slot) = self.slots.get_mut(&event) {
+            slot.is_settled = true;
+        }
+        self.advance();
+    }
+
+    /// Forgets what was read and not attempted: another filter may apply to it, or nobody will attempt it for a while.
+    pub fn reread(&mut self) {
+        for event in self.waiting.drain(..) {
+            // An event that blocks stays owed by its row, and comes back when it is read again.
+            self.slots.remove(&event.id);
+        }
+        self.read_to = self.position;
+        self.is_behind = true;
+    }
+
+    /// Nothing is left to do, to remember or to wait for.
+    pub fn is_idle(&self) -> bool {
+        self.is_settled() && self.owed.is_empty() && matches!(self.health, Health::Sound { failing: None })
+    }
+
+    /// Every matching event that was routed is settled or owed by a row.
+    pub fn is_settled(&self) -> bool {
+        !self.is_behind && self.slots.is_empty() && self.settled_before.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// The position as the ledger keeps it; none when `settled_tail` says it all.
+    pub fn row(&self) -> Option<PositionRow> {
+        if self.is_settled() {
+            return None;
+        }
+        let settled = self.slots.iter().filter(|(_, slot)| slot.is_settled).map(|(id, _)| *id);
+        let mut settled: Vec<EventId> = settled.chain(self.settled_before.iter().copied()).collect();
+        settled.sort_unstable();
+        settled.dedup();
+        Some(PositionRow { position: self.position, settled })
+    }
+
+    /// Attempts that may be in flight now.
+    fn window(&self, now: Timestamp) -> usize {
+        usize::from(self.health.window(self.subscription.in_flight_max(), now))
+    }
+
+    /// The front of the queue, unless it blocks until later.
+    fn fresh_is_ready(&self, now: Timestamp) -> bool {
+        let Some(front) = self.waiting.front() else { return false };
+        self.owed.get(&front.id).is_none_or(|row| row.due <= now)
+    }
+
+    /// What the lane may attempt now. The caller starts it, or gives it back.
+    pub fn pick(&mut self, now: Timestamp) -> Option<Pick> {
+        let is_active = self.subscription.standing == Standing::Active;
+        let per_minute = self.subscription.wishes.rate_per_minute;
+        if !is_active || self.in_flight.len() >= self.window(now) || self.rate.ready_at(per_minute) > now {
+            return None;
+        }
+        let retry = self.due.first().filter(|(due, _)| *due <= now).copied();
+        let fresh = self.fresh_is_ready(now);
+        match retry {
+            Some((due, event)) if self.prefers_retry || !fresh => {
+                self.due.remove(&(due, event));
+                self.prefers_retry = false;
+                Some(Pick::Owed(event))
+            }
+            _ if fresh => {
+                self.prefers_retry = true;
+                self.waiting.pop_front().map(Pick::Fresh)
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives back what was picked and not started.
+    pub fn unpick(&mut self, pick: Pick) {
+        match pick {
+            Pick::Fresh(event) => self.waiting.push_front(event),
+            Pick::Owed(event) => self.owe_again(event),
+        }
+    }
+
+    fn owe_again(&mut self, event: EventId) {
+        if let Some(row) = self.owed.get(&event) {
+            self.due.insert((row.due, event));
+        }
+    }
+
+    /// Notes an attempt that starts.
+    pub fn start(&mut self, flight: Flight) {
+        self.rate.count(self.subscription.wishes.rate_per_minute, flight.started);
+        self.in_flight.insert(flight.event.id, flight);
+    }
+
+    /// The number of the next attempt of an event.
+    pub fn next_number(&self, event: EventId) -> u32 {
+        self.owed.get(&event).map_or(0, |row| row.attempts) + 1
+    }
+
+    /// An attempt has ended for good: delivered, dead or expired. True when a row must go.
+    pub fn close(&mut self, event: EventId) -> bool {
+        let had_row = self.owed.remove(&event).is_some_and(|row| {
+            self.due.remove(&(row.due, event));
+            true
+        });
+        self.settle(event);
+        had_row
+    }
+
+    /// An attempt has failed and is to be repeated.
+    pub fn owe(&mut self, event: LogEvent, row: RetryRow, passes_stuck: bool) {
+        let id = event.id;
+        let blocks = self.is_strict() && !passes_stuck && self.slots.get(&id).is_some_and(|slot| !slot.is_settled);
+        if blocks {
+            // Not settled: the position stays below it, and it is the next to be attempted.
+            self.waiting.push_front(event);
+        } else {
+            self.due.insert((row.due, id));
+        }
+        self.owed.insert(id, row);
+        if !blocks {
+            self.settle(id);
+        }
+    }
+
+    /// An attempt has ended without a verdict on its event, which is to be attempted as if it had not been.
+    pub fn give_back(&mut self, flight: Flight) {
+        let id = flight.event.id;
+        if self.slots.get(&id).is_some_and(|slot| !slot.is_settled) {
+            let place = self.waiting.partition_point(|known| known.id < id);
+            self.waiting.insert(place, flight.event);
+        } else {
+            self.owe_again(id);
+        }
+    }
+
+    /// Owes an event by hand: attempted now, whatever became of it before.
+    pub fn owe_by_hand(&mut self, event: EventId, row: RetryRow) {
+        if let Some(before) = self.owed.insert(event, row.clone()) {
+            self.due.remove(&(before.due, event));
+        }
+        if self.waiting.iter().all(|known| known.id != event) && !self.in_flight.contains_key(&event) {
+            self.due.insert((row.due, event));
+        }
+    }
+
+    /// Stops owing an event by hand. False when nothing was owed, or an attempt is under way.
+    pub fn discard(&mut self, event: EventId) -> bool {
+        if self.in_flight.contains_key(&event) || !self.owed.contains_key(&event) {
+            return false;
+        }
+        self.waiting.retain(|known| known.id != event);
+        self.close(event);
+        true
+    }
+
+    /// Moves over events that have expired and were never attempted; `to` is the last of them.
+    pub fn pass_expired(&mut self, to: Position) {
+        let expired: Vec<EventId> = self.waiting.iter().filter(|event| event.created <= to.created && event.id <= to.id).map(|event| event.id).collect();
+        self.waiting.retain(|event| !expired.contains(&event.id));
+        for event in expired {
+            self.owed.remove(&event);
+            self.settle(event);
+        }
+        if self.slots.is_empty() {
+            self.read_to = self.read_to.max(to);
+        }
+        self.advance();
+    }
+
+    /// Owed events that were created before this.
+    pub fn owed_before(&self, cutoff: Timestamp) -> Vec<(EventId, RetryRow)> {
+        let is_over = |(event, row): (&EventId, &RetryRow)| {
+            (row.created < cutoff && !self.in_flight.contains_key(event)).then(|| (*event, row.clone()))
+        };
+        self.owed.iter().filter_map(is_over).collect()
+    }
+
+    /// Events that were read and wait for their first attempt.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// When the lane could start something that it cannot start now.
+    pub fn wakes_at(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.subscription.standing != Standing::Active || self.health == Health::GivenUp {
+            return None;
+        }
+        let retry = self.due.first().map(|(due, _)| *due);
+        let fresh = self.waiting.front().map(|front| self.owed.get(&front.id).map_or(now, |row| row.due));
+        let work = match (retry, fresh) {
+            (Some(retry), Some(fresh)) => Some(retry.min(fresh)),
+            (retry, fresh) => retry.or(fresh),
+        }?;
+        let allowed = self.rate.ready_at(self.subscription.wishes.rate_per_minute);
+        let probed = self.health.wakes_at().unwrap_or_default();
+        // What is ready now waits for room, which is not a matter of time.
+        Some(work.max(allowed).max(probed)).filter(|time| *time > now)
+    }
+
+    /// Whether its receiver must not hold up others.
+    pub fn is_slow(&self, now: Timestamp) -> bool {
+        let is_hanging = || self.in_flight.values().any(|flight| now.since(flight.started) > std::time::Duration::from_secs(1));
+        self.health.is_slow() || is_hanging()
+    }
+}
