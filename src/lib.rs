@@ -8,4 +8,5 @@ pub mod http;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod webhook;
 pub mod wire;

@@ -1,0 +1,238 @@
+//! One attempt outward: body, signature, a connection that the policy allows, and an answer of bounded size.
+//!
+//! Nothing here retries by schedule, judges, or writes down: that is the engine's. Redirects are not followed, nothing is
+//! decompressed, no proxy and no environment is asked, and certificates are always verified.
+
+mod answer;
+mod body;
+mod connect;
+mod connection;
+mod endpoint;
+mod headers;
+mod resolve;
+mod signature;
+mod target;
+mod tls;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tracing::debug;
+
+use self::answer::{End, Excerpt, Head};
+use self::connect::Connector;
+use self::connection::{Connection, Open};
+use crate::domain::egress::EgressPolicy;
+use crate::domain::profile::KeepResponse;
+use crate::domain::retry::{ErrorClass, Exchange, Verdict, judge};
+use crate::domain::time::Timestamp;
+
+pub use self::body::{EnvelopeError, OutgoingEvent};
+pub use self::endpoint::{URL_BYTES_MAX, UrlError, check_url};
+pub use self::headers::{HEADER_BYTES_MAX, HEADERS_MAX, HeaderError, check_header, check_header_name, check_headers};
+pub use self::resolve::{Resolve, Resolving, SystemResolver};
+pub use self::signature::{VerifyError, verify};
+pub use self::target::{Target, TargetError};
+pub use self::tls::{RootsError, TrustedRoots};
+
+/// What came of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What the retry rules judge.
+    pub exchange: Exchange,
+    /// Whom it went to, or would have gone to.
+    pub address: Option<IpAddr>,
+    /// The status of the answer, even if the attempt failed after it.
+    pub status: Option<u16>,
+    /// The beginning of the answer's body, at most 16 KiB.
+    pub excerpt: String,
+    /// Whether the body has more than the excerpt.
+    pub truncated: bool,
+    /// A sentence about what went wrong; none when it is delivered. It never names the address.
+    pub error: Option<String>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// Why an attempt got no whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failure {
+    class: ErrorClass,
+    error: String,
+}
+
+impl Failure {
+    fn new(class: ErrorClass, error: impl Into<String>) -> Self {
+        Self { class, error: error.into() }
+    }
+}
+
+/// What an attempt is waiting for.
+#[derive(Debug, Clone, Copy, Default)]
+enum Stage {
+    #[default]
+    Resolving,
+    Connecting,
+    Securing,
+    Answering,
+    Reading,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Resolving => "the receiver's name was still being resolved",
+            Self::Connecting => "the receiver had not accepted the connection",
+            Self::Securing => "there was no agreement on TLS",
+            Self::Answering => "the receiver had not answered",
+            Self::Reading => "the receiver had not finished its answer",
+        })
+    }
+}
+
+/// How far an attempt got; what remains of it when its time is up.
+#[derive(Debug, Default)]
+struct Progress {
+    stage: Stage,
+    address: Option<IpAddr>,
+    head: Option<Head>,
+    excerpt: Excerpt,
+}
+
+/// Sends webhooks. Clones share the policy and the count of open connections; the connections are their targets'.
+#[derive(Clone)]
+pub struct Sender {
+    policy: Arc<ArcSwap<EgressPolicy>>,
+    connector: Connector,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Sender").field("resolver", &self.connector.resolver).finish_non_exhaustive()
+    }
+}
+
+/// A sender that cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("TLS cannot be set up: {0}")]
+pub struct SenderError(#[from] rustls::Error);
+
+impl Sender {
+    /// A sender that asks the policy of the moment before every connection and before every use of one.
+    ///
+    /// # Errors
+    /// When the TLS library refuses its settings.
+    pub fn new(policy: Arc<ArcSwap<EgressPolicy>>, resolver: Arc<dyn Resolve>, roots: TrustedRoots) -> Result<Self, SenderError> {
+        let tls = TlsConnector::from(Arc::new(roots.into_config()?));
+        Ok(Self { policy, connector: Connector { resolver, tls, open: Open::default() } })
+    }
+
+    /// Makes attempt number `attempt` to deliver an event; `now` is what it is signed with.
+    ///
+    /// Takes at most the target's time-out. May be dropped at any time; its connection is closed then.
+    pub async fn send(&self, target: &Target, event: &OutgoingEvent, attempt: u32, now: Timestamp) -> Report {
+        let start = Instant::now();
+        let limit = target.knobs.timeout;
+        let mut progress = Progress::default();
+        let end = timeout(limit, self.exchange(target, event, now, start, &mut progress)).await;
+        let end = end.unwrap_or_else(|_| {
+            Err(Failure::new(ErrorClass::Timeout, format!("the time-out of {limit:?} passed while {}", progress.stage)))
+        });
+        let report = report(target, progress, end, start.elapsed());
+        debug!(
+            subscription.id = %target.subscription,
+            event.id = %event.id,
+            attempt.number = attempt,
+            status = report.status,
+            duration_ms = report.duration.as_millis(),
+            "Attempt {attempt} of event {} to subscription {} ended",
+            event.id,
+            target.subscription
+        );
+        report
+    }
+
+    async fn exchange(
+        &self,
+        target: &Target,
+        event: &OutgoingEvent,
+        now: Timestamp,
+        start: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let policy = self.policy.load_full();
+        if target.endpoint.server_name.is_none() && !policy.allow_http {
+            return Err(Failure::new(ErrorClass::Egress, "the receiver's URL begins with http:// and egress.allow_http is false"));
+        }
+        let body = event.body(&target.knobs).map_err(|error| Failure::new(ErrorClass::Body, error.to_string()))?;
+        let mut request = target.request(event, body.clone(), now);
+        if let Some(mut connection) = target.pool.take(&policy) {
+            progress.stage = Stage::Answering;
+            progress.address = Some(connection.address);
+            match connection.send(request).await {
+                Ok(answer) => return finish(target, connection, answer, now.after(start.elapsed()), progress).await,
+                Err((error, unsent)) => {
+                    let failure = answer::failure(&error);
+                    // A receiver may close an idle connection while a request is on its way to it; then nobody has read it.
+                    let is_stale = unsent.is_some() || (failure.class == ErrorClass::Reset && connection.is_silent());
+                    if !is_stale {
+                        return Err(failure);
+                    }
+                    request = unsent.unwrap_or_else(|| target.request(event, body, now));
+                }
+            }
+        }
+        let mut connection = self.connector.connect(&target.endpoint, policy, progress).await?;
+        progress.stage = Stage::Answering;
+        progress.address = Some(connection.address);
+        let answer = connection.send(request).await.map_err(|(error, _)| answer::failure(&error))?;
+        finish(target, connection, answer, now.after(start.elapsed()), progress).await
+    }
+}
+
+/// Takes an answer, and keeps the connection if another can follow on it.
+async fn finish(
+    target: &Target,
+    mut connection: Connection,
+    answer: hyper::Response<hyper::body::Incoming>,
+    now: Timestamp,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let (head, body) = answer.into_parts();
+    progress.head = Some(Head::of(&head, now));
+    progress.stage = Stage::Reading;
+    if answer::read(body, &mut connection, &mut progress.excerpt).await? == End::Whole {
+        target.pool.keep(connection).await;
+    }
+    Ok(())
+}
+
+fn report(target: &Target, progress: Progress, end: Result<(), Failure>, duration: Duration) -> Report {
+    let knobs = &target.knobs;
+    let status = progress.head.as_ref().map(|head| head.status);
+    let (exchange, error) = match (progress.head, end) {
+        (Some(head), end) => {
+            let answered = Exchange::Answered { status: head.status, not_before: head.not_before };
+            let is_delivered = judge(&answered, knobs) == Verdict::Delivered;
+            match end {
+                Ok(()) => (answered, (!is_delivered).then(|| head.text())),
+                // Only a success needs its whole answer: a receiver that refuses has said all that matters with the status,
+                // and often breaks off because it does not want to read the request.
+                Err(_) if !is_delivered => (answered, Some(head.text())),
+                Err(failure) => (Exchange::Failed(failure.class), Some(failure.error)),
+            }
+        }
+        (None, Err(failure)) => (Exchange::Failed(failure.class), Some(failure.error)),
+        (None, Ok(())) => (Exchange::Failed(ErrorClass::Protocol), Some("the receiver gave no answer".to_owned())),
+    };
+    let (excerpt, truncated) = match knobs.keep_response {
+        KeepResponse::Excerpt => progress.excerpt.into_text(),
+        KeepResponse::None => (String::new(), false),
+    };
+    Report { exchange, address: progress.address, status, excerpt, truncated, error, duration }
+}

@@ -1,0 +1,10 @@
+//! One attempt outward, against receivers that do what receivers should not. Loopback only.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+mod connections;
+mod egress;
+mod hostile;
+mod requests;
+mod secure;
+mod support;
