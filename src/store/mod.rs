@@ -3,6 +3,7 @@
 //! The interface is whole operations. Whoever is told "stored" is told after the commit is on disk; an error of
 //! the storage ends the store, and the outcome of what was under way is unknown to its callers.
 
+mod answer;
 mod audit;
 mod bloom;
 mod chunk;
@@ -37,6 +38,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tracing::error;
 
+pub use self::answer::relay_answers;
 pub use self::audit::AuditRow;
 pub use self::chunk::ChunkError;
 pub use self::companies::{Companies, CompanyError};
@@ -427,9 +429,9 @@ impl Store {
         if let Some(answer) = self.ask_sealed(&mut event)? {
             return Ok(Appending::Known(Some(answer)));
         }
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = answer::promise();
         self.inner.queue.push(Waiting::One(event, sender))?;
-        Ok(Appending::Queued(receiver))
+        Ok(Appending::Queued(queue::Queued(receiver)))
     }
 
     /// Queues events of one caller for one commit, all or none.
@@ -450,7 +452,7 @@ impl Store {
         if rest.is_empty() {
             return Ok(AppendingAll { known, queued: None });
         }
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = answer::promise();
         self.inner.queue.push(Waiting::Group(rest, sender))?;
         Ok(AppendingAll { known, queued: Some(receiver) })
     }

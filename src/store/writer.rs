@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use redb::Durability;
 use tracing::{info, warn};
 
+use super::answer::Wakes;
 use super::chunk::{Chunk, ChunkBuilder};
 use super::live::{LiveSegment, pack_commit};
 use super::prepared::{DedupeEntry, DedupeMap, PreparedEvent, number_text};
 use super::queue::{Caller, Outcomes, Waiting};
-use super::seal::{chunk_target, insert_chunk};
+use super::seal::{chunk_target, insert_chunks};
 use super::segment::Segment;
-use super::tables::{CompanyTables, DEDUPE_LOG, NAMES, chunk_key};
+use super::tables::{CompanyTables, DEDUPE_LOG, NAMES};
 use super::{AppendError, Inner, StorageFault};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
@@ -128,12 +129,7 @@ impl Writer {
         let mut transaction = self.open.database.begin_write()?;
         transaction.set_durability(Durability::Immediate).map_err(|error| StorageFault::Record(error.to_string()))?;
         for (company, chunks) in &plan.chunks {
-            let tables = CompanyTables::of(*company);
-            for chunk in chunks {
-                if let Some(first) = chunk.record(0) {
-                    insert_chunk(&transaction, &tables, chunk_key(first.created, first.id), chunk)?;
-                }
-            }
+            insert_chunks(&transaction, &CompanyTables::of(*company), chunks)?;
         }
         if !plan.names.is_empty() {
             let mut names = transaction.open_table(NAMES)?;
@@ -313,17 +309,19 @@ impl Plan {
 /// Hands each caller its answers.
 fn tell(callers: Vec<Caller>, answers: Outcomes) {
     let mut answers = answers.into_iter();
+    let mut wakes = Wakes::default();
     for caller in callers {
         // A caller that has gone away does not hear it; its events are stored all the same.
         match caller {
             Caller::One(sender) => {
                 if let Some(answer) = answers.next() {
-                    let _heard = sender.send(answer);
+                    sender.answer(answer, &mut wakes);
                 }
             }
             Caller::Group(count, sender) => {
-                let _heard = sender.send(answers.by_ref().take(count).collect());
+                sender.answer(answers.by_ref().take(count).collect(), &mut wakes);
             }
         }
     }
+    wakes.wake();
 }
