@@ -1,0 +1,655 @@
+//! The engine without its surroundings: what is to be attempted, what came of it, what is to be written down.
+//!
+//! Nothing in here waits, sends, or writes. Time and chance are arguments, the log is read; so a test can run weeks of
+//! outage in a moment.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::lane::{Flight, Lane, Pick};
+use super::matcher::Matcher;
+use super::permits::{PermitLimits, Permits};
+use super::{Alert, LaneStatus};
+use crate::domain::company::CompanyId;
+use crate::domain::cursor::Position;
+use crate::domain::event::EventId;
+use crate::domain::filter::OWN_PREFIX;
+use crate::domain::health::Health;
+use crate::domain::retry::{Exchange, Next, Verdict, after_failure, judge};
+use crate::domain::subscription::{DeliveryId, Standing, Subscription, SubscriptionId};
+use crate::domain::time::Timestamp;
+use crate::store::faults::Faults;
+use crate::store::{
+    AttemptRow, CloseState, ClosedRow, DeadReason, DeadRow, DeliveryRow, ExpiredRange, LogEvent, Outcomes, ReadError, RetryRow, Store,
+};
+use crate::telemetry::metrics::DeliveryMetrics;
+use crate::webhook::{Report, Target};
+
+/// Outcomes wait so long at most before they are written down.
+pub(super) const RECORD_AFTER: Duration = Duration::from_millis(100);
+/// With so many of them they are written down at once.
+const RECORD_AT: usize = 1_000;
+/// How often the settled tail is written down when there are no outcomes.
+const TAIL_INTERVAL: Duration = Duration::from_secs(10);
+/// Attempts that one lane may start before the next lane has its turn.
+const TURN_MAX: usize = 8;
+/// Events that a lane reads ahead of its attempts, as a multiple of those it may have in flight.
+const AHEAD: usize = 2;
+/// At most one event about exhausted deliveries in this time for each subscription.
+const ALERT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// An attempt that is to be made.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub subscription: SubscriptionId,
+    pub target: Arc<Target>,
+    pub event: LogEvent,
+    pub number: u32,
+}
+
+/// Dead letters of one subscription that are not in the log yet.
+#[derive(Debug, Clone)]
+struct Unannounced {
+    count: u64,
+    first: EventId,
+    last: EventId,
+    /// When they may be announced.
+    at: Timestamp,
+}
+
+/// The engine's state.
+#[derive(Debug)]
+pub(super) struct Core {
+    store: Store,
+    faults: Faults,
+    metrics: Arc<DeliveryMetrics>,
+    lanes: HashMap<SubscriptionId, Lane>,
+    matcher: Matcher,
+    /// Every event at or below it has woken the lanes that want it.
+    routed: Position,
+    /// As it was last written down.
+    recorded_tail: Position,
+    recorded_at: Timestamp,
+    permits: Permits,
+    runnable: VecDeque<SubscriptionId>,
+    is_runnable: HashSet<SubscriptionId>,
+    timers: BTreeSet<(Timestamp, SubscriptionId)>,
+    /// Lanes whose position is not what the ledger says.
+    dirty: HashSet<SubscriptionId>,
+    outcomes: Outcomes,
+    /// Since when outcomes wait to be written down.
+    waiting_since: Option<Timestamp>,
+    unannounced: HashMap<SubscriptionId, Unannounced>,
+    announced_at: HashMap<SubscriptionId, Timestamp>,
+    alerts: Vec<(CompanyId, Alert)>,
+}
+
+impl Core {
+    /// Takes over where the ledger says that the last run ended.
+    pub fn new(
+        store: Store,
+        limits: PermitLimits,
+        metrics: Arc<DeliveryMetrics>,
+        faults: Faults,
+        now: Timestamp,
+    ) -> Result<Self, ReadError> {
+        let state = store.delivery_state()?;
+        let mut core = Self {
+            faults,
+            metrics,
+            lanes: HashMap::new(),
+            matcher: Matcher::default(),
+            routed: state.settled_tail,
+            recorded_tail: state.settled_tail,
+            recorded_at: now,
+            permits: Permits::new(limits),
+            runnable: VecDeque::new(),
+            is_runnable: HashSet::new(),
+            timers: BTreeSet::new(),
+            dirty: HashSet::new(),
+            outcomes: Outcomes::default(),
+            waiting_since: None,
+            unannounced: HashMap::new(),
+            announced_at: HashMap::new(),
+            alerts: Vec::new(),
+            store,
+        };
+        let (mut positions, mut retries) = (state.positions, state.retries);
+        for subscription in core.store.all_subscriptions() {
+            core.matcher.insert(&subscription);
+            let (row, owed) = (positions.remove(&subscription.id), retries.remove(&subscription.id).unwrap_or_default());
+            let is_sound = matches!(subscription.health, Health::Sound { failing: None });
+            if row.is_none() && owed.is_empty() && is_sound {
+                continue;
+            }
+            let id = subscription.id;
+            if let Some(mut lane) = core.lane(subscription, state.settled_tail) {
+                lane.restore(row, owed);
+                core.lanes.insert(id, lane);
+                core.run(id);
+            }
+        }
+        for (delivery, _) in state.unannounced {
+            core.announce_later(delivery, now);
+        }
+        Ok(core)
+    }
+
+    fn lane(&self, subscription: Arc<Subscription>, position: Position) -> Option<Lane> {
+        let target = match Target::new(&subscription) {
+            Ok(target) => Arc::new(target),
+            Err(error) => {
+                // It was checked when it was created; only a change of the rules can make it wrong.
+                error!(subscription.id = %subscription.id, %error, "Subscription {} cannot be sent to: {error}", subscription.id);
+                return None;
+            }
+        };
+        let host = url::Url::parse(&subscription.wishes.url).ok();
+        let host = host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default();
+        Some(Lane::new(subscription, target, host.into(), position))
+    }
+
+    fn run(&mut self, id: SubscriptionId) {
+        if self.is_runnable.insert(id) {
+            self.runnable.push_back(id);
+        }
+    }
+
+    fn note_outcome(&mut self, now: Timestamp) {
+        self.waiting_since.get_or_insert(now);
+    }
+
+    /// Wakes the lanes that want what was published since.
+    fn route(&mut self) -> Result<(), ReadError> {
+        let tail = self.store.tail();
+        while self.routed < tail {
+            let found = self.store.kinds_after(self.routed)?;
+            let before = self.routed;
+            for (company, folded, version) in found.kinds {
+                for id in self.matcher.matching(company, &folded, &version) {
+                    self.wake(id, before);
+                }
+            }
+            if found.reached <= before {
+                break;
+            }
+            self.routed = found.reached;
+        }
+        Ok(())
+    }
+
+    /// A lane has something above its position; one that did not exist was settled up to `before`.
+    fn wake(&mut self, id: SubscriptionId, before: Position) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.is_behind = true;
+        } else {
+            let Some(subscription) = self.store.subscription(id) else { return };
+            let Some(lane) = self.lane(subscription, before) else { return };
+            self.lanes.insert(id, lane);
+        }
+        self.dirty.insert(id);
+        self.run(id);
+    }
+
+    /// Everything that may start now.
+    pub fn step(&mut self, now: Timestamp) -> Result<Vec<Start>, ReadError> {
+        self.route()?;
+        while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, id));
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.timer = None;
+            }
+            self.run(id);
+        }
+        let mut starts = Vec::new();
+        let mut blocked = Vec::new();
+        while let Some(id) = self.runnable.pop_front() {
+            self.is_runnable.remove(&id);
+            match self.turn(id, now, &mut starts)? {
+                Turn::Again => self.run(id),
+                Turn::NoRoom => blocked.push(id),
+                Turn::Done => {}
+            }
+        }
+        // They go on when an attempt ends and gives its permit back.
+        for id in blocked {
+            self.run(id);
+        }
+        Ok(starts)
+    }
+
+    /// Lets one lane read and start attempts.
+    fn turn(&mut self, id: SubscriptionId, now: Timestamp, starts: &mut Vec<Start>) -> Result<Turn, ReadError> {
+        let Some(lane) = self.lanes.get_mut(&id) else { return Ok(Turn::Done) };
+        let mut outcome = Turn::Done;
+        for started in 0.. {
+            let ahead = (usize::from(lane.subscription.in_flight_max()) * AHEAD).max(TURN_MAX);
+            if let Some((position, room)) = lane.wants(ahead)
+                && lane.waiting() < ahead / 2
+            {
+                let batch = self.store.read_after(lane.subscription.company, position, &lane.subscription.wishes.filter, room)?;
+                lane.take(without_own(batch, id), self.faults.strict_passes_stuck);
+                self.dirty.insert(id);
+            }
+            if started == TURN_MAX {
+                outcome = Turn::Again;
+                break;
+            }
+            let Some(pick) = lane.pick(now) else { break };
+            let Some(permit) = self.permits.take(&lane.host, lane.is_slow(now)) else {
+                lane.unpick(pick);
+                outcome = Turn::NoRoom;
+                break;
+            };
+            let (event, is_retry) = match pick {
+                Pick::Fresh(event) => {
+                    let is_retry = lane.owed.contains_key(&event.id);
+                    (Some(event), is_retry)
+                }
+                Pick::Owed(event) => {
+                    let found = self.store.read_event(lane.subscription.company, event)?;
+                    if found.is_none() {
+                        self.permits.give_back(&permit);
+                        let row = lane.owed.get(&event).cloned();
+                        lane.close(event);
+                        if let Some(row) = row {
+                            let closed = expired(&row, now);
+                            self.outcomes.rows.push((DeliveryId { subscription: id, event }, DeliveryRow::Closed(closed)));
+                            self.waiting_since.get_or_insert(now);
+                        }
+                        self.dirty.insert(id);
+                        continue;
+                    }
+                    (found, true)
+                }
+            };
+            let Some(event) = event else { continue };
+            let number = lane.next_number(event.id);
+            starts.push(Start { subscription: id, target: Arc::clone(&lane.target), event: event.clone(), number });
+            lane.start(Flight { event, number, started: now, permit, is_retry });
+        }
+        self.set_timer(id, now);
+        Ok(outcome)
+    }
+
+    fn set_timer(&mut self, id: SubscriptionId, now: Timestamp) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let wakes_at = lane.wakes_at(now);
+        if wakes_at == lane.timer {
+            return;
+        }
+        if let Some(before) = lane.timer.take() {
+            self.timers.remove(&(before, id));
+        }
+        if let Some(at) = wakes_at {
+            lane.timer = Some(at);
+            self.timers.insert((at, id));
+        }
+    }
+
+    /// When `step` would do something by the passing of time alone.
+    pub fn wakes_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let record = self.waiting_since.map(|since| since.after(RECORD_AFTER));
+        let announce = self.unannounced.values().map(|due| due.at).min();
+        let tail = (self.routed > self.recorded_tail || !self.dirty.is_empty()).then(|| self.recorded_at.after(TAIL_INTERVAL));
+        [timer, record, announce, tail].into_iter().flatten().min().map(|at| at.max(now))
+    }
+
+    /// Attempts under way.
+    pub fn in_flight(&self) -> usize {
+        self.permits.in_flight()
+    }
+
+    /// An attempt has ended.
+    pub fn finish(&mut self, id: SubscriptionId, event: EventId, report: Report, now: Timestamp, chance: u32) {
+        let delivery = DeliveryId { subscription: id, event };
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(flight) = lane.in_flight.remove(&event) else { return };
+        self.permits.give_back(&flight.permit);
+        self.metrics.attempt(&report.exchange, report.duration);
+        let verdict = judge(&report.exchange, &lane.knobs);
+        let mut attempt = attempt_row(delivery, &flight, report);
+        attempt.delivered = verdict == Verdict::Delivered;
+        let company = lane.subscription.company;
+        let health_before = lane.health;
+        match verdict {
+            Verdict::Delivered => {
+                lane.health = lane.health.after_success(lane.subscription.in_flight_max());
+                lane.close(event);
+                if flight.is_retry {
+                    self.outcomes.rows.push((delivery, DeliveryRow::Settled));
+                }
+                self.metrics.delivered(flight.event.created, now);
+            }
+            Verdict::Failed { not_before } => {
+                lane.health = lane.health.after_failure(now);
+                match after_failure(flight.number, not_before, &lane.knobs.retry_schedule, now, chance) {
+                    Next::RetryAt(due) => {
+                        let row = RetryRow { attempts: flight.number, due, created: flight.event.created };
+                        attempt.next_due = Some(due);
+                        self.outcomes.rows.push((delivery, DeliveryRow::Retry(row.clone())));
+                        lane.owe(flight.event, row, self.faults.strict_passes_stuck);
+                    }
+                    Next::Exhausted => self.bury(delivery, &flight, DeadReason::Exhausted, now),
+                }
+            }
+            Verdict::Refused => self.bury(delivery, &flight, DeadReason::Refused, now),
+            Verdict::Gone => {
+                lane.give_back(flight);
+                self.disable(id, company);
+            }
+        }
+        self.outcomes.attempts.push(attempt);
+        self.note_health(id, health_before);
+        self.dirty.insert(id);
+        self.note_outcome(now);
+        self.run(id);
+    }
+
+    /// A delivery is dead.
+    fn bury(&mut self, delivery: DeliveryId, flight: &Flight, reason: DeadReason, now: Timestamp) {
+        let DeliveryId { subscription, event } = delivery;
+        if let Some(lane) = self.lanes.get_mut(&subscription) {
+            lane.close(event);
+        }
+        let row = DeadRow { attempts: flight.number, at: now, created: flight.event.created, reason, announced: false };
+        self.outcomes.rows.push((delivery, DeliveryRow::Dead(row)));
+        self.metrics.dead.inc();
+        warn!(subscription.id = %subscription, event.id = %event, attempts = flight.number, "Delivery {delivery} is dead after {} attempts", flight.number);
+        self.announce_later(delivery, now);
+    }
+
+    fn announce_later(&mut self, delivery: DeliveryId, now: Timestamp) {
+        let at = self.announced_at.get(&delivery.subscription).map_or(now, |last| last.after(ALERT_INTERVAL).max(now));
+        let known = self.unannounced.entry(delivery.subscription);
+        let due = known.or_insert(Unannounced { count: 0, first: delivery.event, last: delivery.event, at });
+        due.count += 1;
+        due.first = due.first.min(delivery.event);
+        due.last = due.last.max(delivery.event);
+    }
+
+    /// The receiver wants nothing any more.
+    fn disable(&mut self, id: SubscriptionId, company: CompanyId) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if lane.subscription.standing == Standing::Active {
+            lane.subscription = Arc::new(Subscription { standing: Standing::Disabled, ..Subscription::clone(&lane.subscription) });
+            self.outcomes.receivers.push((id, Standing::Disabled, lane.health));
+            warn!(subscription.id = %id, "The receiver of subscription {id} answered 410; the subscription is disabled");
+            self.alerts.push((company, Alert::Disabled { subscription: id }));
+        }
+    }
+
+    /// Writes down and tells when the receiver's health has changed in kind.
+    fn note_health(&mut self, id: SubscriptionId, before: Health) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let after = lane.health;
+        if std::mem::discriminant(&before) == std::mem::discriminant(&after) {
+            return;
+        }
+        self.outcomes.receivers.push((id, lane.subscription.standing, after));
+        lane.subscription = Arc::new(Subscription { health: after, ..Subscription::clone(&lane.subscription) });
+        let company = lane.subscription.company;
+        match after {
+            Health::Probing { .. } => warn!(subscription.id = %id, "The receiver of subscription {id} fails; it is probed"),
+            Health::GivenUp => {
+                error!(subscription.id = %id, "The receiver of subscription {id} did not answer for days; the subscription is suspended");
+                self.alerts.push((company, Alert::Suspended { subscription: id }));
+            }
+            Health::Recovering { .. } => info!(subscription.id = %id, "The receiver of subscription {id} answers again"),
+            Health::Sound { .. } => {}
+        }
+    }
+
+    /// What is to be published about deliveries now.
+    pub fn alerts(&mut self, now: Timestamp) -> Vec<(CompanyId, Alert)> {
+        let mut alerts = std::mem::take(&mut self.alerts);
+        let due: Vec<SubscriptionId> = self.unannounced.iter().filter(|(_, due)| due.at <= now).map(|(id, _)| *id).collect();
+        for id in due {
+            let Some(due) = self.unannounced.remove(&id) else { continue };
+            let Some(subscription) = self.store.subscription(id) else { continue };
+            self.announced_at.insert(id, now);
+            let alert = Alert::Exhausted { subscription: id, count: due.count, first: due.first, last: due.last };
+            alerts.push((subscription.company, alert));
+        }
+        self.announced_at.retain(|_, at| now.since(*at) < ALERT_INTERVAL);
+        alerts
+    }
+
+    /// What is to be written down now, if it is time; `all` when it is in any case.
+    pub fn record(&mut self, now: Timestamp, all: bool) -> Option<Outcomes> {
+        let is_full = self.outcomes.attempts.len() >= RECORD_AT;
+        let is_due = self.waiting_since.is_some_and(|since| now >= since.after(RECORD_AFTER));
+        let has_moved = self.routed > self.recorded_tail || !self.dirty.is_empty();
+        let tail_is_due = has_moved && now >= self.recorded_at.after(TAIL_INTERVAL);
+        let has_something = self.waiting_since.is_some() || has_moved;
+        if !(is_full || is_due || tail_is_due || (all && has_something)) {
+            return None;
+        }
+        self.waiting_since = None;
+        self.recorded_at = now;
+        self.recorded_tail = self.routed;
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        outcomes.settled_tail = Some(self.routed);
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            let row = lane.row();
+            if row.is_some() || lane.has_row {
+                lane.has_row = row.is_some();
+                outcomes.positions.push((id, row));
+            }
+            if lane.is_idle() {
+                self.forget(id);
+            }
+        }
+        Some(outcomes)
+    }
+
+    fn forget(&mut self, id: SubscriptionId) {
+        if let Some(lane) = self.lanes.remove(&id) {
+            if let Some(at) = lane.timer {
+                self.timers.remove(&(at, id));
+            }
+        }
+    }
+
+    /// A subscription was created, with a position row at `position`.
+    pub fn created(&mut self, subscription: Arc<Subscription>, position: Position) {
+        let id = subscription.id;
+        self.matcher.insert(&subscription);
+        let position = if self.faults.subscription_from_commit { self.store.tail() } else { position };
+        if let Some(mut lane) = self.lane(subscription, position) {
+            lane.has_row = true;
+            self.lanes.insert(id, lane);
+            self.dirty.insert(id);
+            self.run(id);
+        }
+    }
+
+    /// A subscription was changed, paused or resumed.
+    pub fn changed(&mut self, subscription: Arc<Subscription>) {
+        let id = subscription.id;
+        self.matcher.insert(&subscription);
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            // It was settled up to what was routed; from there on it is another one.
+            let routed = self.routed;
+            if let Some(lane) = self.lane(subscription, routed) {
+                self.lanes.insert(id, lane);
+                self.dirty.insert(id);
+                self.run(id);
+            }
+            return;
+        };
+        let is_other = lane.subscription.wishes != subscription.wishes || lane.subscription.secret != subscription.secret;
+        if is_other {
+            match Target::new(&subscription) {
+                Ok(target) => lane.target = Arc::new(target),
+                Err(error) => error!(subscription.id = %id, %error, "Subscription {id} cannot be sent to: {error}"),
+            }
+            lane.knobs = Arc::new(subscription.knobs());
+            let host = url::Url::parse(&subscription.wishes.url).ok();
+            lane.host = host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default().into();
+        }
+        lane.health = subscription.health;
+        lane.subscription = subscription;
+        lane.reread();
+        self.dirty.insert(id);
+        self.run(id);
+    }
+
+    /// A subscription was deleted; the store has closed what was open.
+    pub fn deleted(&mut self, company: CompanyId, id: SubscriptionId) {
+        self.matcher.remove(company, id);
+        if let Some(lane) = self.lanes.get(&id) {
+            for flight in lane.in_flight.values() {
+                self.permits.give_back(&flight.permit);
+            }
+        }
+        self.forget(id);
+        self.dirty.remove(&id);
+        self.unannounced.remove(&id);
+    }
+
+    /// A delivery is owed by hand; the store has its row.
+    pub fn owed_by_hand(&mut self, delivery: DeliveryId, row: RetryRow) {
+        let id = delivery.subscription;
+        if !self.lanes.contains_key(&id) {
+            let routed = self.routed;
+            let Some(subscription) = self.store.subscription(id) else { return };
+            let Some(lane) = self.lane(subscription, routed) else { return };
+            self.lanes.insert(id, lane);
+        }
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.owe_by_hand(delivery.event, row);
+        }
+        self.dirty.insert(id);
+        self.run(id);
+    }
+
+    /// A delivery is no longer owed. False when it was not owed, or is being attempted at the moment.
+    pub fn discarded(&mut self, delivery: DeliveryId) -> bool {
+        let id = delivery.subscription;
+        let is_discarded = self.lanes.get_mut(&id).is_some_and(|lane| lane.discard(delivery.event));
+        if is_discarded {
+            self.dirty.insert(id);
+            self.run(id);
+        }
+        is_discarded
+    }
+
+    /// Expires what is older than the cutoff and was not delivered, with a record of it.
+    pub fn expire(&mut self, cutoff: Timestamp, now: Timestamp) -> Result<(), ReadError> {
+        let ids: Vec<SubscriptionId> = self.lanes.keys().copied().collect();
+        for id in ids {
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            let owed = lane.owed_before(cutoff);
+            for (event, row) in &owed {
+                lane.discard(*event);
+                let closed = DeliveryRow::Closed(expired(row, now));
+                self.outcomes.rows.push((DeliveryId { subscription: id, event: *event }, closed));
+                self.metrics.expired.inc();
+            }
+            let until = Position { created: cutoff.before(Duration::from_micros(1)), id: EventId(u64::MAX) };
+            let mut has_range = false;
+            if lane.position.created < cutoff && !lane.is_settled() {
+                let counted = self.store.count_matching(lane.subscription.company, lane.position, until, &lane.subscription.wishes.filter)?;
+                let settled = lane.row().map_or(0, |row| row.settled.len()) as u64;
+                if let (Some(first), Some(last)) = (counted.first, counted.last) {
+                    let count = counted.count.saturating_sub(settled);
+                    lane.pass_expired(last);
+                    if count > 0 {
+                        has_range = true;
+                        self.outcomes.expired.push((id, ExpiredRange { first: first.id, last: last.id, count, at: now }));
+                        self.metrics.expired.inc_by(count);
+                        warn!(subscription.id = %id, count, "{count} events expired before subscription {id} took them");
+                    }
+                }
+            }
+            if has_range || !owed.is_empty() {
+                self.dirty.insert(id);
+                self.waiting_since.get_or_insert(now);
+                self.run(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// How a subscription's lane stands; none when it has nothing to do.
+    pub fn status(&self, id: SubscriptionId) -> Option<LaneStatus> {
+        let lane = self.lanes.get(&id)?;
+        Some(LaneStatus {
+            position: lane.row().map_or(self.routed, |row| row.position),
+            settled_above: lane.row().map_or(0, |row| row.settled.len()),
+            owed: lane.owed.len(),
+            oldest_owed: lane.owed.values().map(|row| row.created).min(),
+            in_flight: lane.in_flight.len(),
+            standing: lane.subscription.standing,
+            health: lane.health,
+        })
+    }
+}
+
+/// What came of a lane's turn.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// It has more to start; others first.
+    Again,
+    /// It has more to start; there is no room now.
+    NoRoom,
+    /// It has nothing to start now.
+    Done,
+}
+
+fn expired(row: &RetryRow, now: Timestamp) -> ClosedRow {
+    ClosedRow {
+        state: CloseState::Expired,
+        at: now,
+        created: row.created,
+        reason: "the event was removed by retention".to_owned(),
+        attempts: row.attempts,
+    }
+}
+
+/// The batch without the daemon's own events that speak of this subscription.
+fn without_own(mut batch: crate::store::LogBatch, id: SubscriptionId) -> crate::store::LogBatch {
+    let mark = format!(r#"\"subscriptionId\":{id}"#);
+    batch.events.retain(|event| {
+        let is_own = event.is_own && event.kind.to_ascii_lowercase().starts_with(OWN_PREFIX);
+        !is_own || !speaks_of(event, &mark)
+    });
+    batch
+}
+
+fn speaks_of(event: &LogEvent, mark: &str) -> bool {
+    let payload = event.envelope.get(event.payload_start..event.payload_start + event.payload_length).unwrap_or_default();
+    let text = String::from_utf8_lossy(payload);
+    // The number ends with the mark, or another member follows.
+    text.match_indices(mark).any(|(at, _)| !text.as_bytes().get(at + mark.len()).is_some_and(u8::is_ascii_digit))
+}
+
+fn attempt_row(delivery: DeliveryId, flight: &Flight, report: Report) -> AttemptRow {
+    let class = match &report.exchange {
+        Exchange::Failed(class) => Some(*class),
+        Exchange::Answered { .. } if report.error.is_some() => Some(crate::domain::retry::ErrorClass::Status),
+        Exchange::Answered { .. } => None,
+    };
+    AttemptRow {
+        delivery,
+        number: flight.number,
+        started: flight.started,
+        duration: report.duration,
+        address: report.address,
+        status: report.status,
+        error_class: class,
+        error: report.error,
+        excerpt: report.excerpt,
+        truncated: report.truncated,
+        next_due: None,
+        kind: flight.event.kind.as_ref().to_owned(),
+        event_created: flight.event.created,
+        delivered: false,
+    }
+}
