@@ -12,4 +12,12 @@ pub struct Faults {
     pub ids_from_counter: bool,
     /// A sealed file takes the place of the original although it was never synced.
     pub switch_before_sync: bool,
+    /// Positions are committed before the attempts and the retries of what they pass.
+    pub position_before_outcome: bool,
+    /// Retries are kept in memory only.
+    pub retry_lost_at_restart: bool,
+    /// In a strictly ordered subscription the events behind one that waits for its retry are sent all the same.
+    pub strict_passes_stuck: bool,
+    /// A new subscription starts at the tail of its commit instead of the last event that was routed without it.
+    pub subscription_from_commit: bool,
 }

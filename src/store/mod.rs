@@ -4,16 +4,20 @@
 //! the storage ends the store, and the outcome of what was under way is unknown to its callers.
 
 mod answer;
+mod attempts;
 mod audit;
 mod bloom;
 mod chunk;
 mod companies;
+mod deliveries;
+mod delivery_views;
 pub mod disk;
 pub mod faults;
 mod keys;
 mod ledger;
 mod live;
 mod open;
+mod outgoing;
 mod page;
 mod prepared;
 mod queue;
@@ -24,6 +28,7 @@ mod seal;
 mod sealed;
 mod secrets;
 mod segment;
+mod subscriptions;
 mod tables;
 mod verify;
 mod writer;
@@ -39,17 +44,24 @@ use tokio::sync::watch;
 use tracing::error;
 
 pub use self::answer::relay_answers;
+pub use self::attempts::AttemptRow;
 pub use self::audit::AuditRow;
 pub use self::chunk::ChunkError;
 pub use self::companies::{Companies, CompanyError};
+pub use self::deliveries::{
+    CloseState, ClosedRow, DeadReason, DeadRow, DeliveryRow, DeliveryState, ExpiredRange, Outcomes, PositionRow, RetryRow,
+};
+pub use self::delivery_views::{DeliveriesPage, DeliveriesQuery, DeliveryStateName, DeliveryView};
 pub use self::keys::{KeyError, Keys};
 pub use self::ledger::LedgerBusy;
 pub use self::open::{OpenError, StoreThreads};
+pub use self::outgoing::{Counted, KindsAfter, LogBatch, LogEvent};
 pub use self::page::{Page, PageOutcome, PageQuery, Start, StoredEvent};
 pub use self::prepared::PreparedEvent;
 pub use self::queue::{Appending, AppendingAll};
 pub use self::retention::Dropped;
 pub use self::secrets::{MasterKey, SecretError, random};
+pub use self::subscriptions::{SubscriptionChange, SubscriptionError};
 pub use self::verify::VerifyReport;
 
 use self::disk::Disk;
@@ -61,6 +73,7 @@ use self::queue::{Queue, Waiting};
 use self::recent::Recent;
 use self::sealed::OpenFiles;
 use self::segment::{Segment, SegmentList};
+use self::subscriptions::Subscriptions;
 use self::writer::Writer;
 use crate::domain::clock::Clock;
 use crate::domain::clock_guard::ClockGuard;
@@ -288,6 +301,8 @@ struct Inner {
     sink: FaultSink,
     ledger: Ledger,
     secrets: Secrets,
+    /// Seals the secrets of subscriptions.
+    master: MasterKey,
     epoch: u32,
     segments: ArcSwap<SegmentList>,
     /// Held while the list is changed, so that no change is lost.
@@ -303,6 +318,7 @@ struct Inner {
     purged: ArcSwap<HashMap<CompanyId, Position>>,
     companies: ArcSwap<Companies>,
     keys: ArcSwap<Keys>,
+    subscriptions: RwLock<Subscriptions>,
     writer: Mutex<Writer>,
     maintenance: Mutex<Maintenance>,
     maintenance_wake: Condvar,

@@ -314,6 +314,7 @@ impl Store {
         let guard = ClockGuard::new(clock.now(), clock.monotonic(), (last != Position::START).then_some(last.created), options.retention);
         let companies = super::companies::load(&ledger)?;
         let keys = super::keys::load(&ledger)?;
+        let subscriptions = super::subscriptions::load(&ledger, master)?;
         let opened = open.span().map(|(first, _)| first.created);
         let counter = if faults.ids_from_counter { known.counter } else { last.id.0 };
         let inner = Inner {
@@ -328,6 +329,7 @@ impl Store {
             sink,
             ledger,
             secrets,
+            master: master.clone(),
             epoch: known.epoch,
             segments: ArcSwap::from_pointee(list),
             changing: Mutex::new(()),
@@ -338,6 +340,7 @@ impl Store {
             purged: ArcSwap::from_pointee(known.purged),
             companies: ArcSwap::from_pointee(companies),
             keys: ArcSwap::from_pointee(keys),
+            subscriptions: RwLock::new(subscriptions),
             maintenance: Mutex::new(Maintenance { due: true, closing: false }),
             maintenance_wake: Condvar::new(),
             last_seal: Mutex::new(None),

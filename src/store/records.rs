@@ -138,6 +138,242 @@ pub(super) struct PurgedRecord {
     pub last_created_us: u64,
 }
 
+/// What a subscription changes of its profile; forms are numbered in the order of their domain's types.
+#[derive(Debug, Clone, Default, Encode, Decode)]
+pub(super) struct OverridesRecord {
+    #[n(0)]
+    pub body: Option<u8>,
+    #[n(1)]
+    pub content_type: Option<String>,
+    #[n(2)]
+    pub signature: Option<u8>,
+    #[n(3)]
+    pub signature_header: Option<String>,
+    #[n(4)]
+    pub success: Option<Vec<String>>,
+    #[n(5)]
+    pub lenient_success: Option<bool>,
+    #[n(6)]
+    pub retry_schedule_ms: Option<Vec<u64>>,
+    #[n(7)]
+    pub timeout_ms: Option<u64>,
+    #[n(8)]
+    pub payload_as: Option<u8>,
+    #[n(9)]
+    pub keep_response: Option<u8>,
+}
+
+/// How a receiver does.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) enum HealthRecord {
+    #[n(0)]
+    Sound {
+        /// In a row; `first_us` counts only with some.
+        #[n(0)]
+        failures: u32,
+        #[n(1)]
+        first_us: u64,
+    },
+    #[n(1)]
+    Probing {
+        #[n(0)]
+        since_us: u64,
+        #[n(1)]
+        pause_us: u64,
+        #[n(2)]
+        next_us: u64,
+    },
+    #[n(2)]
+    Recovering {
+        #[n(0)]
+        window: u16,
+        #[n(1)]
+        successes: u16,
+    },
+    #[n(3)]
+    GivenUp,
+}
+
+/// A subscription as stored.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct SubscriptionRecord {
+    #[n(0)]
+    pub company: u32,
+    #[n(1)]
+    pub name: String,
+    #[n(2)]
+    pub url: String,
+    #[n(3)]
+    pub types: Vec<String>,
+    #[n(4)]
+    pub profile: String,
+    #[n(5)]
+    pub overrides: OverridesRecord,
+    /// Sealed: scheme and parts; none without authorization.
+    #[cbor(n(6), with = "minicbor::bytes")]
+    pub auth: Option<Vec<u8>>,
+    #[n(7)]
+    pub headers: Vec<(String, String)>,
+    #[n(8)]
+    pub ordering: u8,
+    #[n(9)]
+    pub max_in_flight: u16,
+    #[n(10)]
+    pub rate_per_minute: u32,
+    /// Sealed.
+    #[cbor(n(11), with = "minicbor::bytes")]
+    pub secret: Vec<u8>,
+    #[n(12)]
+    pub standing: u8,
+    #[n(13)]
+    pub health: HealthRecord,
+    #[n(14)]
+    pub created_us: u64,
+    /// Counts the changes.
+    #[n(15)]
+    pub revision: u64,
+}
+
+/// How far a subscription is.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct PositionRecord {
+    #[n(0)]
+    pub created_us: u64,
+    #[n(1)]
+    pub id: u64,
+    /// Each as the distance to the one before, the first one to `id`.
+    #[n(2)]
+    pub settled: Vec<u64>,
+}
+
+/// A delivery that is to be tried again.
+#[derive(Debug, Clone, Copy, Encode, Decode)]
+pub(super) struct RetryRecord {
+    #[n(0)]
+    pub attempts: u32,
+    #[n(1)]
+    pub due_us: u64,
+    #[n(2)]
+    pub created_us: u64,
+}
+
+/// A dead letter.
+#[derive(Debug, Clone, Copy, Encode, Decode)]
+pub(super) struct DeadRecord {
+    #[n(0)]
+    pub attempts: u32,
+    #[n(1)]
+    pub at_us: u64,
+    #[n(2)]
+    pub created_us: u64,
+    /// The receiver refused it; else its schedule is exhausted.
+    #[n(3)]
+    pub is_refused: bool,
+    #[n(4)]
+    pub announced: bool,
+}
+
+/// A delivery that ended without success.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct ClosedRecord {
+    /// Else it was cancelled.
+    #[n(0)]
+    pub is_expired: bool,
+    #[n(1)]
+    pub at_us: u64,
+    #[n(2)]
+    pub created_us: u64,
+    #[n(3)]
+    pub reason: String,
+    #[n(4)]
+    pub attempts: u32,
+}
+
+/// Deliveries that expired without an attempt.
+#[derive(Debug, Clone, Copy, Encode, Decode)]
+pub(super) struct ExpiredRecord {
+    #[n(0)]
+    pub last_id: u64,
+    #[n(1)]
+    pub count: u64,
+    #[n(2)]
+    pub at_us: u64,
+}
+
+/// One attempt.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct AttemptRecord {
+    #[n(0)]
+    pub started_us: u64,
+    #[n(1)]
+    pub duration_us: u64,
+    /// 4 or 16 bytes.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub address: Option<Vec<u8>>,
+    #[n(3)]
+    pub status: Option<u16>,
+    #[n(4)]
+    pub error_class: Option<String>,
+    #[n(5)]
+    pub error: Option<String>,
+    #[n(6)]
+    pub excerpt: String,
+    #[n(7)]
+    pub truncated: bool,
+    #[n(8)]
+    pub next_due_us: Option<u64>,
+    #[n(9)]
+    pub kind: String,
+    #[n(10)]
+    pub event_created_us: u64,
+    #[n(11)]
+    pub delivered: bool,
+}
+
+/// Where a file of the attempt log is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub(super) enum AttemptFileState {
+    /// The row is there, the file perhaps not.
+    #[n(0)]
+    Creating,
+    /// Written to.
+    #[n(1)]
+    Open,
+    /// Never to change again.
+    #[n(2)]
+    Closed,
+    /// Given up by retention; the file may still be there.
+    #[n(3)]
+    Dropping,
+}
+
+/// What the attempts of a file span; none while it is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(super) struct AttemptSpan {
+    #[n(0)]
+    pub first_us: u64,
+    #[n(1)]
+    pub last_us: u64,
+    #[n(2)]
+    pub first_event: u64,
+    #[n(3)]
+    pub last_event: u64,
+    /// Bytes of records written.
+    #[n(4)]
+    pub bytes: u64,
+}
+
+/// A row of the ledger's list of attempt files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(super) struct AttemptFileRecord {
+    #[n(0)]
+    pub state: AttemptFileState,
+    /// Set when the file was closed.
+    #[n(1)]
+    pub span: Option<AttemptSpan>,
+}
+
 /// Writes a record into memory.
 pub(super) fn encode<T: Encode<()>>(record: &T) -> Result<Vec<u8>, super::StorageFault> {
     minicbor::to_vec(record).map_err(|error| super::StorageFault::Record(error.to_string()))

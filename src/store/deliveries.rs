@@ -1,0 +1,494 @@
+//! What the ledger knows of deliveries: how far each subscription is, what is to be tried again, what has ended.
+//!
+//! A subscription without a position of its own is as far as `settled_tail`. What was delivered has no row: only the
+//! attempt log tells of it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+
+use super::attempts::AttemptRow;
+use super::ledger::{LedgerBusy, SETTINGS, record_act};
+use super::live::existing;
+use super::records::{self, ClosedRecord, DeadRecord, ExpiredRecord, PositionRecord, RetryRecord};
+use super::subscriptions::{self, SUBSCRIPTIONS, SubscriptionError};
+use super::{Actor, Inner, ReadError, StorageFault, Store};
+use crate::domain::cursor::Position;
+use crate::domain::event::EventId;
+use crate::domain::health::Health;
+use crate::domain::subscription::{DeliveryId, Standing, SubscriptionId};
+use crate::domain::time::Timestamp;
+
+/// Number of a subscription → [`PositionRecord`].
+pub(super) const POSITIONS: TableDefinition<u32, &[u8]> = TableDefinition::new("positions");
+
+/// Subscription, event, run (0: the delivery itself).
+type DeliveryKey = (u32, u64, u32);
+type DeliveryTable = TableDefinition<'static, DeliveryKey, &'static [u8]>;
+
+/// Delivery → [`RetryRecord`].
+const RETRIES: DeliveryTable = TableDefinition::new("retries");
+/// Delivery → [`DeadRecord`].
+const DEAD_LETTERS: DeliveryTable = TableDefinition::new("dead_letters");
+/// Delivery → [`ClosedRecord`].
+const CLOSED: DeliveryTable = TableDefinition::new("closed");
+/// Subscription, first event → [`ExpiredRecord`].
+const EXPIRED: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("expired");
+const TAIL_CREATED: &str = "settled_tail_created_us";
+const TAIL_ID: &str = "settled_tail_id";
+
+/// How far a subscription is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PositionRow {
+    /// Every matching event up to here is settled: delivered, dead, closed, or owed by a retry.
+    pub position: Position,
+    /// Settled events above it, ascending, at most 4,096.
+    pub settled: Vec<EventId>,
+}
+
+/// A delivery that is to be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryRow {
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// When the next one may be made.
+    pub due: Timestamp,
+    /// When the event was created.
+    pub created: Timestamp,
+}
+
+/// Why a delivery is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadReason {
+    /// Its schedule is exhausted.
+    Exhausted,
+    /// The receiver will never take it.
+    Refused,
+}
+
+/// A dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadRow {
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it died.
+    pub at: Timestamp,
+    /// When the event was created.
+    pub created: Timestamp,
+    /// Why it died.
+    pub reason: DeadReason,
+    /// Whether the event that tells of it is in the log.
+    pub announced: bool,
+}
+
+/// How a delivery ended that neither arrived nor died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseState {
+    /// A person gave it up, or its subscription was deleted.
+    Cancelled,
+    /// Its event expired first.
+    Expired,
+}
+
+/// A delivery that ended so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedRow {
+    /// How it ended.
+    pub state: CloseState,
+    /// When.
+    pub at: Timestamp,
+    /// When the event was created.
+    pub created: Timestamp,
+    /// Why, in words.
+    pub reason: String,
+    /// Attempts made.
+    pub attempts: u32,
+}
+
+/// Deliveries of one subscription that expired without an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpiredRange {
+    /// The first event.
+    pub first: EventId,
+    /// The last one.
+    pub last: EventId,
+    /// How many of those between them were owed.
+    pub count: u64,
+    /// When they expired.
+    pub at: Timestamp,
+}
+
+/// What becomes of a delivery. Whatever row it had before is replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeliveryRow {
+    /// It is tried again.
+    Retry(RetryRow),
+    /// It is dead.
+    Dead(DeadRow),
+    /// It ended otherwise.
+    Closed(ClosedRow),
+    /// It was delivered: no row is left.
+    Settled,
+}
+
+/// What came of a batch of attempts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcomes {
+    /// The attempts themselves.
+    pub attempts: Vec<AttemptRow>,
+    /// What became of deliveries.
+    pub rows: Vec<(DeliveryId, DeliveryRow)>,
+    /// How far subscriptions are; none: as far as `settled_tail`.
+    pub positions: Vec<(SubscriptionId, Option<PositionRow>)>,
+    /// What expired without an attempt.
+    pub expired: Vec<(SubscriptionId, ExpiredRange)>,
+    /// How receivers do. Of the standing only `Disabled` is taken, and only of a subscription that is active.
+    pub receivers: Vec<(SubscriptionId, Standing, Health)>,
+    /// Dead letters whose announcement is in the log; those that are none any more are passed over.
+    pub announced: Vec<DeliveryId>,
+    /// How far all subscriptions without a position are.
+    pub settled_tail: Option<Position>,
+}
+
+/// What the engine starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeliveryState {
+    /// How far all subscriptions without a position are.
+    pub settled_tail: Position,
+    /// How far the others are.
+    pub positions: HashMap<SubscriptionId, PositionRow>,
+    /// What is to be tried again, by event.
+    pub retries: HashMap<SubscriptionId, Vec<(EventId, RetryRow)>>,
+    /// Dead letters that nothing in the log tells of yet.
+    pub unannounced: Vec<(DeliveryId, DeadRow)>,
+}
+
+fn key_of(id: DeliveryId) -> DeliveryKey {
+    (id.subscription.0, id.event.0, 0)
+}
+
+fn id_of(key: DeliveryKey) -> DeliveryId {
+    DeliveryId { subscription: SubscriptionId(key.0), event: EventId(key.1) }
+}
+
+fn read_position(record: &[u8]) -> Result<PositionRow, StorageFault> {
+    let record: PositionRecord = records::decode(record)?;
+    let steps = record.settled.iter().scan(record.id, |at, step| {
+        *at = at.saturating_add(*step);
+        Some(EventId(*at))
+    });
+    let settled = steps.collect();
+    Ok(PositionRow { position: Position { created: Timestamp::from_micros(record.created_us), id: EventId(record.id) }, settled })
+}
+
+fn read_retry(record: &[u8]) -> Result<RetryRow, StorageFault> {
+    let record: RetryRecord = records::decode(record)?;
+    Ok(RetryRow {
+        attempts: record.attempts,
+        due: Timestamp::from_micros(record.due_us),
+        created: Timestamp::from_micros(record.created_us),
+    })
+}
+
+fn read_dead(record: &[u8]) -> Result<DeadRow, StorageFault> {
+    let record: DeadRecord = records::decode(record)?;
+    Ok(DeadRow {
+        attempts: record.attempts,
+        at: Timestamp::from_micros(record.at_us),
+        created: Timestamp::from_micros(record.created_us),
+        reason: if record.is_refused { DeadReason::Refused } else { DeadReason::Exhausted },
+        announced: record.announced,
+    })
+}
+
+fn read_closed(record: &[u8]) -> Result<ClosedRow, StorageFault> {
+    let record: ClosedRecord = records::decode(record)?;
+    Ok(ClosedRow {
+        state: if record.is_expired { CloseState::Expired } else { CloseState::Cancelled },
+        at: Timestamp::from_micros(record.at_us),
+        created: Timestamp::from_micros(record.created_us),
+        reason: record.reason,
+        attempts: record.attempts,
+    })
+}
+
+fn dead_record(row: &DeadRow) -> DeadRecord {
+    DeadRecord {
+        attempts: row.attempts,
+        at_us: row.at.as_micros(),
+        created_us: row.created.as_micros(),
+        is_refused: row.reason == DeadReason::Refused,
+        announced: row.announced,
+    }
+}
+
+fn closed_record(row: &ClosedRow) -> ClosedRecord {
+    ClosedRecord {
+        is_expired: row.state == CloseState::Expired,
+        at_us: row.at.as_micros(),
+        created_us: row.created.as_micros(),
+        reason: row.reason.clone(),
+        attempts: row.attempts,
+    }
+}
+
+/// Writes how far a subscription is; none removes its row.
+pub(super) fn write_position(transaction: &WriteTransaction, id: SubscriptionId, row: Option<&PositionRow>) -> Result<(), StorageFault> {
+    let mut table = transaction.open_table(POSITIONS)?;
+    match row {
+        None => drop(table.remove(id.0)?),
+        Some(row) => {
+            let mut at = row.position.id.0;
+            let settled = row.settled.iter().map(|event| {
+                let step = event.0.saturating_sub(at);
+                at = at.max(event.0);
+                step
+            });
+            let settled = settled.collect();
+            let record = PositionRecord { created_us: row.position.created.as_micros(), id: row.position.id.0, settled };
+            table.insert(id.0, records::encode(&record)?.as_slice())?;
+        }
+    }
+    Ok(())
+}
+
+/// Closes all retries of a subscription as cancelled; how many there were.
+pub(super) fn cancel_retries(transaction: &WriteTransaction, id: SubscriptionId, at: Timestamp) -> Result<usize, StorageFault> {
+    let mut retries = transaction.open_table(RETRIES)?;
+    let mut closed = transaction.open_table(CLOSED)?;
+    let mut cancelled = 0;
+    for row in retries.extract_from_if((id.0, 0, 0)..=(id.0, u64::MAX, u32::MAX), |_, _| true)? {
+        let (key, record) = row?;
+        let row = read_retry(record.value())?;
+        let record = ClosedRecord {
+            is_expired: false,
+            at_us: at.as_micros(),
+            created_us: row.created.as_micros(),
+            reason: "the subscription was deleted".to_owned(),
+            attempts: row.attempts,
+        };
+        closed.insert(key.value(), records::encode(&record)?.as_slice())?;
+        cancelled += 1;
+    }
+    Ok(cancelled)
+}
+
+/// The three tables of which a delivery has a row in at most one.
+struct RowTables<'a> {
+    retries: Table<'a, DeliveryKey, &'static [u8]>,
+    dead: Table<'a, DeliveryKey, &'static [u8]>,
+    closed: Table<'a, DeliveryKey, &'static [u8]>,
+    keeps_retries: bool,
+}
+
+impl<'a> RowTables<'a> {
+    fn open(transaction: &'a WriteTransaction, keeps_retries: bool) -> Result<Self, StorageFault> {
+        Ok(Self {
+            retries: transaction.open_table(RETRIES)?,
+            dead: transaction.open_table(DEAD_LETTERS)?,
+            closed: transaction.open_table(CLOSED)?,
+            keeps_retries,
+        })
+    }
+
+    fn write(&mut self, id: DeliveryId, row: &DeliveryRow) -> Result<(), StorageFault> {
+        let key = key_of(id);
+        self.retries.remove(key)?;
+        self.dead.remove(key)?;
+        self.closed.remove(key)?;
+        match row {
+            DeliveryRow::Retry(row) if self.keeps_retries => {
+                let record = RetryRecord { attempts: row.attempts, due_us: row.due.as_micros(), created_us: row.created.as_micros() };
+                self.retries.insert(key, records::encode(&record)?.as_slice())?;
+            }
+            DeliveryRow::Retry(_) | DeliveryRow::Settled => {}
+            DeliveryRow::Dead(row) => drop(self.dead.insert(key, records::encode(&dead_record(row))?.as_slice())?),
+            DeliveryRow::Closed(row) => drop(self.closed.insert(key, records::encode(&closed_record(row))?.as_slice())?),
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, id: DeliveryId) -> Result<(), StorageFault> {
+        let key = key_of(id);
+        let row = self.dead.get(key)?.map(|record| read_dead(record.value())).transpose()?;
+        if let Some(row) = row {
+            let record = dead_record(&DeadRow { announced: true, ..row });
+            self.dead.insert(key, records::encode(&record)?.as_slice())?;
+        }
+        Ok(())
+    }
+}
+
+/// Those of `ids` whose subscription is still there.
+fn living(transaction: &WriteTransaction, ids: impl Iterator<Item = SubscriptionId>) -> Result<HashSet<SubscriptionId>, StorageFault> {
+    let table = transaction.open_table(SUBSCRIPTIONS)?;
+    let asked: HashSet<SubscriptionId> = ids.collect();
+    let mut living = HashSet::with_capacity(asked.len());
+    for id in asked {
+        if table.get(id.0)?.is_some() {
+            living.insert(id);
+        }
+    }
+    Ok(living)
+}
+
+fn write_positions(transaction: &WriteTransaction, outcomes: &Outcomes) -> Result<(), StorageFault> {
+    let living = living(transaction, outcomes.positions.iter().map(|(id, _)| *id))?;
+    for (id, row) in outcomes.positions.iter().filter(|(id, _)| living.contains(id)) {
+        write_position(transaction, *id, row.as_ref())?;
+    }
+    if let Some(tail) = outcomes.settled_tail {
+        let mut settings = transaction.open_table(SETTINGS)?;
+        settings.insert(TAIL_CREATED, tail.created.as_micros())?;
+        settings.insert(TAIL_ID, tail.id.0)?;
+    }
+    Ok(())
+}
+
+fn write_outcomes(transaction: &WriteTransaction, outcomes: &Outcomes, keeps_retries: bool) -> Result<(), StorageFault> {
+    let of_rows = outcomes.rows.iter().map(|(id, _)| id.subscription);
+    let living = living(transaction, of_rows.chain(outcomes.expired.iter().map(|(id, _)| *id)))?;
+    let mut tables = RowTables::open(transaction, keeps_retries)?;
+    for (id, row) in outcomes.rows.iter().filter(|(id, _)| living.contains(&id.subscription)) {
+        tables.write(*id, row)?;
+    }
+    for id in &outcomes.announced {
+        tables.announce(*id)?;
+    }
+    drop(tables);
+    let mut expired = transaction.open_table(EXPIRED)?;
+    for (id, range) in outcomes.expired.iter().filter(|(id, _)| living.contains(id)) {
+        let record = ExpiredRecord { last_id: range.last.0, count: range.count, at_us: range.at.as_micros() };
+        expired.insert((id.0, range.first.0), records::encode(&record)?.as_slice())?;
+    }
+    Ok(())
+}
+
+fn settled_tail(transaction: &ReadTransaction) -> Result<Position, StorageFault> {
+    let Some(settings) = existing(transaction.open_table(SETTINGS))? else { return Ok(Position::START) };
+    let number = |name| -> Result<u64, StorageFault> { Ok(settings.get(name)?.map_or(0, |value| value.value())) };
+    Ok(Position { created: Timestamp::from_micros(number(TAIL_CREATED)?), id: EventId(number(TAIL_ID)?) })
+}
+
+impl Inner {
+    fn delivery_state(&self) -> Result<DeliveryState, StorageFault> {
+        let transaction = self.ledger.read()?;
+        let mut state = DeliveryState { settled_tail: settled_tail(&transaction)?, ..DeliveryState::default() };
+        if let Some(table) = existing(transaction.open_table(POSITIONS))? {
+            for row in table.iter()? {
+                let (id, record) = row?;
+                state.positions.insert(SubscriptionId(id.value()), read_position(record.value())?);
+            }
+        }
+        if let Some(table) = existing(transaction.open_table(RETRIES))? {
+            // The rows of a subscription lie together.
+            let mut run: (u32, Vec<(EventId, RetryRow)>) = (0, Vec::new());
+            for row in table.iter()? {
+                let (key, record) = row?;
+                let (subscription, event, _) = key.value();
+                if subscription != run.0 {
+                    let (before, rows) = std::mem::replace(&mut run, (subscription, Vec::new()));
+                    state.retries.insert(SubscriptionId(before), rows);
+                }
+                run.1.push((EventId(event), read_retry(record.value())?));
+            }
+            state.retries.insert(SubscriptionId(run.0), run.1);
+            state.retries.retain(|_, rows| !rows.is_empty());
+        }
+        if let Some(table) = existing(transaction.open_table(DEAD_LETTERS))? {
+            let known = existing(transaction.open_table(SUBSCRIPTIONS))?;
+            for row in table.iter()? {
+                let (key, record) = row?;
+                let row = read_dead(record.value())?;
+                let is_known = |id: u32| -> Result<bool, StorageFault> {
+                    Ok(match &known {
+                        Some(known) => known.get(id)?.is_some(),
+                        None => false,
+                    })
+                };
+                if !row.announced && is_known(key.value().0)? {
+                    state.unannounced.push((id_of(key.value()), row));
+                }
+            }
+        }
+        Ok(state)
+    }
+
+    fn record_outcomes(&self, outcomes: &Outcomes) -> Result<(), StorageFault> {
+        let keeps_retries = !self.faults.retry_lost_at_restart;
+        if self.faults.position_before_outcome {
+            self.ledger.write(|transaction| write_positions(transaction, outcomes))?;
+        }
+        self.append_attempts(&outcomes.attempts)?;
+        let changed = self.ledger.write(|transaction| {
+            write_outcomes(transaction, outcomes, keeps_retries)?;
+            let mut changed = Vec::new();
+            for (id, standing, health) in &outcomes.receivers {
+                changed.extend(subscriptions::note_health(transaction, &self.master, *id, *standing, *health)?);
+            }
+            if !self.faults.position_before_outcome {
+                write_positions(transaction, outcomes)?;
+            }
+            Ok(changed)
+        })?;
+        self.show_changed(&changed);
+        Ok(())
+    }
+}
+
+impl Store {
+    /// What the engine starts from.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn delivery_state(&self) -> Result<DeliveryState, ReadError> {
+        Ok(self.inner.delivery_state()?)
+    }
+
+    /// Writes what came of a batch of attempts; it is on disk when this returns. First the attempts, then everything
+    /// else in one commit: a crash in between repeats an attempt and never skips one. Rows of subscriptions that are
+    /// gone are dropped. Blocks; to be called from one thread.
+    ///
+    /// # Errors
+    /// A fault of the storage, which has been reported and ends the store.
+    pub fn record_outcomes(&self, outcomes: &Outcomes) -> Result<(), StorageFault> {
+        self.inner.record_outcomes(outcomes).inspect_err(|fault| self.inner.sink.report(fault))
+    }
+
+    /// Writes what a person decided about deliveries, in one transaction. Rows of subscriptions that are gone are
+    /// dropped. With an `actor` the audit log tells of it, as `act` on the first delivery.
+    ///
+    /// # Errors
+    /// `Busy` when the ledger cannot take the act.
+    pub async fn write_rows(
+        &self,
+        rows: Vec<(DeliveryId, DeliveryRow)>,
+        actor: Option<&Actor>,
+        act: &str,
+    ) -> Result<(), SubscriptionError> {
+        let keeps_retries = !self.inner.faults.retry_lost_at_restart;
+        let (actor, act, at) = (actor.cloned(), act.to_owned(), self.inner.now());
+        let written = self.inner.ledger.submit(
+            move |transaction| {
+                let living = living(transaction, rows.iter().map(|(id, _)| id.subscription))?;
+                let mut tables = RowTables::open(transaction, keeps_retries)?;
+                for (id, row) in rows.iter().filter(|(id, _)| living.contains(&id.subscription)) {
+                    tables.write(*id, row)?;
+                }
+                drop(tables);
+                if let (Some(actor), Some((first, row))) = (&actor, rows.first()) {
+                    let reason = match row {
+                        DeliveryRow::Closed(row) => row.reason.as_str(),
+                        _ => "",
+                    };
+                    let detail = if rows.len() > 1 { format!("{reason} ({} deliveries)", rows.len()) } else { reason.to_owned() };
+                    record_act(transaction, at, actor, &act, &format!("delivery:{first}"), detail.trim())?;
+                }
+                Ok(())
+            },
+            |()| {},
+        )?;
+        written.await.map_err(|_| SubscriptionError::Busy(LedgerBusy::Ended))
+    }
+}
