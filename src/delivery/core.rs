@@ -29,7 +29,7 @@ use crate::telemetry::metrics::DeliveryMetrics;
 use crate::webhook::{Report, Target};
 
 /// Outcomes wait so long at most before they are written down.
-pub(super) const RECORD_AFTER: Duration = Duration::from_millis(100);
+pub const RECORD_AFTER: Duration = Duration::from_millis(100);
 /// With so many of them they are written down at once.
 const RECORD_AT: usize = 1_000;
 /// How often the settled tail is written down when there are no outcomes.
@@ -43,26 +43,28 @@ const ALERT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// An attempt that is to be made.
 #[derive(Debug)]
-pub(super) struct Start {
+pub struct Start {
+    /// To whom.
     pub subscription: SubscriptionId,
+    /// How.
     pub target: Arc<Target>,
+    /// What.
     pub event: LogEvent,
+    /// Which attempt it is, counted from 1.
     pub number: u32,
 }
 
-/// Dead letters of one subscription that are not in the log yet.
+/// Dead letters of one subscription that nothing in the log tells of yet.
 #[derive(Debug, Clone)]
 struct Unannounced {
-    count: u64,
-    first: EventId,
-    last: EventId,
+    events: Vec<EventId>,
     /// When they may be announced.
     at: Timestamp,
 }
 
 /// The engine's state.
 #[derive(Debug)]
-pub(super) struct Core {
+pub struct Core {
     store: Store,
     faults: Faults,
     metrics: Arc<DeliveryMetrics>,
@@ -253,7 +255,7 @@ impl Core {
                     let found = self.store.read_event(lane.subscription.company, event)?;
                     if found.is_none() {
                         self.permits.give_back(&permit);
-                        let row = lane.owed.get(&event).cloned();
+                        let row = lane.owed.get(&event).copied();
                         lane.close(event);
                         if let Some(row) = row {
                             let closed = expired(&row, now);
@@ -299,7 +301,14 @@ impl Core {
         [timer, record, announce, tail].into_iter().flatten().min().map(|at| at.max(now))
     }
 
+    /// Subscriptions that have something to do.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// Attempts under way.
+    #[must_use]
     pub fn in_flight(&self) -> usize {
         self.permits.in_flight()
     }
@@ -331,7 +340,7 @@ impl Core {
                     Next::RetryAt(due) => {
                         let row = RetryRow { attempts: flight.number, due, created: flight.event.created };
                         attempt.next_due = Some(due);
-                        self.outcomes.rows.push((delivery, DeliveryRow::Retry(row.clone())));
+                        self.outcomes.rows.push((delivery, DeliveryRow::Retry(row)));
                         lane.owe(flight.event, row, self.faults.strict_passes_stuck);
                     }
                     Next::Exhausted => self.bury(delivery, &flight, DeadReason::Exhausted, now),
@@ -366,10 +375,7 @@ impl Core {
     fn announce_later(&mut self, delivery: DeliveryId, now: Timestamp) {
         let at = self.announced_at.get(&delivery.subscription).map_or(now, |last| last.after(ALERT_INTERVAL).max(now));
         let known = self.unannounced.entry(delivery.subscription);
-        let due = known.or_insert(Unannounced { count: 0, first: delivery.event, last: delivery.event, at });
-        due.count += 1;
-        due.first = due.first.min(delivery.event);
-        due.last = due.last.max(delivery.event);
+        known.or_insert(Unannounced { events: Vec::new(), at }).events.push(delivery.event);
     }
 
     /// The receiver wants nothing any more.
@@ -412,11 +418,28 @@ impl Core {
             let Some(due) = self.unannounced.remove(&id) else { continue };
             let Some(subscription) = self.store.subscription(id) else { continue };
             self.announced_at.insert(id, now);
-            let alert = Alert::Exhausted { subscription: id, count: due.count, first: due.first, last: due.last };
-            alerts.push((subscription.company, alert));
+            alerts.push((subscription.company, Alert::Exhausted { subscription: id, events: due.events }));
         }
         self.announced_at.retain(|_, at| now.since(*at) < ALERT_INTERVAL);
         alerts
+    }
+
+    /// An alert is in the log.
+    pub fn announced(&mut self, alert: &Alert, now: Timestamp) {
+        if let Alert::Exhausted { subscription, events } = alert {
+            let deliveries = events.iter().map(|event| DeliveryId { subscription: *subscription, event: *event });
+            self.outcomes.announced.extend(deliveries);
+            self.note_outcome(now);
+        }
+    }
+
+    /// An alert could not be put into the log; it is tried again.
+    pub fn not_announced(&mut self, alert: Alert, now: Timestamp) {
+        if let Alert::Exhausted { subscription, events } = alert {
+            let at = now.after(ALERT_INTERVAL);
+            let known = self.unannounced.entry(subscription).or_insert(Unannounced { events: Vec::new(), at });
+            known.events.extend(events);
+        }
     }
 
     /// What is to be written down now, if it is time; `all` when it is in any case.

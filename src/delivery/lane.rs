@@ -312,7 +312,7 @@ impl Lane {
 
     /// Owes an event by hand: attempted now, whatever became of it before.
     pub fn owe_by_hand(&mut self, event: EventId, row: RetryRow) {
-        if let Some(before) = self.owed.insert(event, row.clone()) {
+        if let Some(before) = self.owed.insert(event, row) {
             self.due.remove(&(before.due, event));
         }
         if self.waiting.iter().all(|known| known.id != event) && !self.in_flight.contains_key(&event) {
@@ -347,7 +347,7 @@ impl Lane {
     /// Owed events that were created before this.
     pub fn owed_before(&self, cutoff: Timestamp) -> Vec<(EventId, RetryRow)> {
         let is_over = |(event, row): (&EventId, &RetryRow)| {
-            (row.created < cutoff && !self.in_flight.contains_key(event)).then(|| (*event, row.clone()))
+            (row.created < cutoff && !self.in_flight.contains_key(event)).then_some((*event, *row))
         };
         self.owed.iter().filter_map(is_over).collect()
     }

@@ -118,6 +118,12 @@ impl Store {
         Ok(Counted::default())
     }
 
+    /// The log's time: the machine's, unless that is not believed. It never goes back.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+
     /// Events created before this are expired.
     #[must_use]
     pub fn cutoff(&self) -> Timestamp {

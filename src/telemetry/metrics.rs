@@ -2,6 +2,7 @@
 //!
 //! Handles are resolved once; counting is one addition. Nobody outside this module names the metrics library.
 
+mod delivery;
 mod store;
 
 use std::sync::{Arc, OnceLock};
@@ -13,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+pub use self::delivery::DeliveryMetrics;
 pub use self::store::StoreMetrics;
 
 /// The content type of [`Metrics::render`].
@@ -115,6 +117,8 @@ pub struct Metrics {
     pub refused: RefusedCounters,
     /// What the store counts; it is handed to the store when that is opened.
     pub store: Arc<StoreMetrics>,
+    /// What the delivery engine counts.
+    pub delivery: Arc<DeliveryMetrics>,
 }
 
 impl Default for Metrics {
@@ -158,7 +162,8 @@ impl Metrics {
         };
         let store = Arc::new(StoreMetrics::default());
         store.register(&mut registry);
-        Self { registry, requests, in_flight, connections, published, refused, store }
+        let delivery = Arc::new(DeliveryMetrics::new(&mut registry));
+        Self { registry, requests, in_flight, connections, published, refused, store, delivery }
     }
 
     /// The counters of one route, such as `GET /api/v1/events`.

@@ -1,0 +1,69 @@
+//! What the daemon tells a company in its own log.
+
+use serde_json::json;
+
+use crate::domain::event::{EventId, EventVersion, NewEvent};
+use crate::domain::subscription::SubscriptionId;
+
+/// Something that a person should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alert {
+    /// Deliveries became dead letters.
+    Exhausted {
+        /// To whom.
+        subscription: SubscriptionId,
+        /// What.
+        events: Vec<EventId>,
+    },
+    /// The receiver answered 410.
+    Disabled {
+        /// Which one's.
+        subscription: SubscriptionId,
+    },
+    /// The receiver did not answer for days and is not tried any more.
+    Suspended {
+        /// Which one's.
+        subscription: SubscriptionId,
+    },
+}
+
+impl Alert {
+    /// The event that tells of it; none when it cannot be told.
+    #[must_use]
+    pub fn to_event(&self) -> Option<NewEvent> {
+        let (kind, payload, key) = match self {
+            Self::Exhausted { subscription, events } => {
+                let (first, last) = (events.iter().min()?, events.iter().max()?);
+                let payload = json!({"subscriptionId": subscription.0, "count": events.len(), "firstEventId": first.0, "lastEventId": last.0});
+                // A crash between the commit and its note in the ledger makes the daemon say it again, once.
+                let key = format!("lutine.delivery.exhausted:{subscription}:{first}:{last}:{}", events.len());
+                ("lutine.delivery.exhausted", payload, Some(key))
+            }
+            Self::Disabled { subscription } => ("lutine.subscription.disabled", json!({"subscriptionId": subscription.0}), None),
+            Self::Suspended { subscription } => ("lutine.subscription.suspended", json!({"subscriptionId": subscription.0}), None),
+        };
+        Some(NewEvent {
+            kind: kind.parse().ok()?,
+            version: EventVersion::default(),
+            payload: payload.to_string(),
+            metadata: "{}".to_owned(),
+            dedupe_key: key.and_then(|key| key.parse().ok()),
+            references: None,
+            occurred_at: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exhausted_deliveries_are_told_as_one_event() {
+        let alert = Alert::Exhausted { subscription: SubscriptionId(12), events: vec![EventId(9), EventId(4), EventId(7)] };
+        let event = alert.to_event().unwrap();
+        assert_eq!(event.kind.as_str(), "lutine.delivery.exhausted");
+        assert_eq!(event.payload, r#"{"count":3,"firstEventId":4,"lastEventId":9,"subscriptionId":12}"#);
+        assert_eq!(event.dedupe_key.unwrap().as_str(), "lutine.delivery.exhausted:12:4:9:3");
+    }
+}

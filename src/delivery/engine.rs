@@ -1,0 +1,406 @@
+//! The engine at work: a thread with a runtime of its own, so that receivers never delay publishers.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::alerts::Alert;
+use super::core::{Core, Start};
+use super::permits::PermitLimits;
+use super::recorder::Recorder;
+use super::LaneStatus;
+use crate::domain::company::CompanyId;
+use crate::domain::cursor::Position;
+use crate::domain::event::EventId;
+use crate::domain::subscription::{DeliveryId, Subscription, SubscriptionId};
+use crate::domain::time::Timestamp;
+use crate::store::faults::Faults;
+use crate::store::{LogEvent, ReadError, RetryRow, Store, relay_answers};
+use crate::telemetry::metrics::DeliveryMetrics;
+use crate::webhook::{OutgoingEvent, Report, Sender};
+
+/// Commands that may wait for the engine.
+const COMMANDS_MAX: usize = 1_024;
+/// Ended attempts that are taken before the engine looks around.
+const ENDED_AT_ONCE: usize = 256;
+/// The longest that the engine sleeps while something is due by the clock, which may be moved.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// The pause after the store could not be read.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+/// How long attempts under way may take to end after a signal; then they are given back.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// What an engine is made of.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// How much may be in flight.
+    pub limits: PermitLimits,
+    /// What is counted.
+    pub metrics: Arc<DeliveryMetrics>,
+    /// Planted bugs.
+    pub faults: Faults,
+    /// Cancelled when the daemon stops.
+    pub shutdown: CancellationToken,
+}
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The ledger cannot be read.
+    #[error("the state of the deliveries cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// No thread.
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What others ask of the engine.
+#[derive(Debug)]
+enum Command {
+    Created(Arc<Subscription>, Position),
+    Changed(Arc<Subscription>),
+    Deleted(CompanyId, SubscriptionId),
+    Owed(DeliveryId, RetryRow),
+    Discard(DeliveryId, oneshot::Sender<bool>),
+    Status(SubscriptionId, oneshot::Sender<Option<LaneStatus>>),
+    Expire(Timestamp, oneshot::Sender<()>),
+}
+
+/// Speaks to the engine; clones speak to the same one. When the engine has ended nobody answers any more, and what
+/// it would have done, it does from the ledger at the next start.
+#[derive(Debug, Clone)]
+pub struct EngineHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl EngineHandle {
+    async fn tell(&self, command: Command) {
+        // An engine that has ended reads the ledger when it starts again.
+        let _heard = self.commands.send(command).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.tell(command(sender)).await;
+        receiver.await.ok()
+    }
+
+    /// A subscription was created, with a position row at `position`.
+    pub async fn created(&self, subscription: Arc<Subscription>, position: Position) {
+        self.tell(Command::Created(subscription, position)).await;
+    }
+
+    /// A subscription was changed, paused or resumed.
+    pub async fn changed(&self, subscription: Arc<Subscription>) {
+        self.tell(Command::Changed(subscription)).await;
+    }
+
+    /// A subscription was deleted.
+    pub async fn deleted(&self, company: CompanyId, id: SubscriptionId) {
+        self.tell(Command::Deleted(company, id)).await;
+    }
+
+    /// A delivery is owed by hand; its row is in the ledger.
+    pub async fn owed(&self, delivery: DeliveryId, row: RetryRow) {
+        self.tell(Command::Owed(delivery, row)).await;
+    }
+
+    /// Stops owing a delivery. False when it is not owed, or is being attempted at the moment.
+    pub async fn discard(&self, delivery: DeliveryId) -> bool {
+        self.ask(|sender| Command::Discard(delivery, sender)).await.unwrap_or(false)
+    }
+
+    /// How a subscription's lane stands; none when it has nothing to do.
+    pub async fn status(&self, id: SubscriptionId) -> Option<LaneStatus> {
+        self.ask(|sender| Command::Status(id, sender)).await.flatten()
+    }
+
+    /// Expires what is older than `cutoff`; the record of it is on disk when this is done.
+    pub async fn expire(&self, cutoff: Timestamp) {
+        let _done = self.ask(|sender| Command::Expire(cutoff, sender)).await;
+    }
+}
+
+/// The running engine.
+#[derive(Debug)]
+pub struct Engine {
+    thread: JoinHandle<()>,
+    handle: EngineHandle,
+}
+
+impl Engine {
+    /// Starts where the ledger says that the last run ended.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub fn start(store: Store, sender: Sender, options: EngineOptions) -> Result<Self, EngineError> {
+        let now = store.now();
+        let core = Core::new(store.clone(), options.limits, Arc::clone(&options.metrics), options.faults, now)?;
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let (recorded_sender, recorded) = mpsc::unbounded_channel();
+        let recorder = Recorder::start(store.clone(), recorded_sender)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("delivery".to_owned()).spawn(move || {
+            let (ended_sender, ended) = mpsc::unbounded_channel();
+            let (told_sender, told) = mpsc::unbounded_channel();
+            let driver = Driver {
+                dice: Dice::new(),
+                core,
+                store,
+                sender,
+                options,
+                recorder,
+                attempts: JoinSet::new(),
+                ended_sender,
+                told_sender,
+                expiring: Vec::new(),
+            };
+            runtime.block_on(async {
+                tokio::spawn(relay_answers());
+                driver.run(receiver, ended, recorded, told).await;
+            });
+        })?;
+        Ok(Self { thread, handle: EngineHandle { commands } })
+    }
+
+    /// Speaks to the engine.
+    #[must_use]
+    pub fn handle(&self) -> EngineHandle {
+        self.handle.clone()
+    }
+
+    /// Waits for the end, after the shutdown was cancelled: attempts under way end or are given back, and what came of
+    /// them is on disk.
+    pub fn stop(self) {
+        // A panic of the thread has been reported by its hook; there is nothing left to do here.
+        let _ended = self.thread.join();
+    }
+}
+
+/// An attempt that has ended.
+struct Ended {
+    subscription: SubscriptionId,
+    event: EventId,
+    report: Report,
+}
+
+/// Chance for the jitter of retries (xorshift64*, Vigna 2014).
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let mut seed = [0; 8];
+        // Without randomness the jitter is the same in every run, which harms nobody.
+        let _filled = getrandom::fill(&mut seed);
+        Self(u64::from_le_bytes(seed) | 1)
+    }
+
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+}
+
+/// Gives the core time, network and disk.
+struct Driver {
+    core: Core,
+    store: Store,
+    sender: Sender,
+    options: EngineOptions,
+    recorder: Recorder,
+    attempts: JoinSet<()>,
+    ended_sender: mpsc::UnboundedSender<Ended>,
+    told_sender: mpsc::UnboundedSender<(Alert, bool)>,
+    dice: Dice,
+    /// Who waits until what expired is on disk.
+    expiring: Vec<oneshot::Sender<()>>,
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut ended: mpsc::UnboundedReceiver<Ended>,
+        mut recorded: mpsc::UnboundedReceiver<()>,
+        mut told: mpsc::UnboundedReceiver<(Alert, bool)>,
+    ) {
+        let mut tail = self.store.watch_tail();
+        let shutdown = self.options.shutdown.clone();
+        loop {
+            tail.borrow_and_update();
+            let now = self.store.now();
+            let pause = match self.core.step(now) {
+                Ok(starts) => {
+                    starts.into_iter().for_each(|start| self.attempt(start, now));
+                    None
+                }
+                Err(error) => {
+                    error!(%error, "The log cannot be read for deliveries: {error}");
+                    Some(READ_PAUSE)
+                }
+            };
+            self.publish_alerts(now);
+            self.record(now, !self.expiring.is_empty());
+            self.options.metrics.in_flight.set(i64::try_from(self.core.in_flight()).unwrap_or(i64::MAX));
+            self.options.metrics.lanes.set(i64::try_from(self.core.lanes()).unwrap_or(i64::MAX));
+            let until = match pause {
+                Some(pause) => Some(pause),
+                None => self.core.wakes_at(now).map(|at| at.since(now).min(LOOK_INTERVAL)),
+            };
+            let nap = async {
+                match until {
+                    Some(time) => sleep(time).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(first) = ended.recv() => {
+                    self.finish(first);
+                    for _ in 0..ENDED_AT_ONCE {
+                        let Ok(next) = ended.try_recv() else { break };
+                        self.finish(next);
+                    }
+                }
+                Some(()) = recorded.recv() => {
+                    self.recorder.is_busy = false;
+                }
+                Some(command) = commands.recv() => self.obey(command),
+                Some((alert, is_stored)) = told.recv() => self.hear(alert, is_stored),
+                _ = tail.changed(), if pause.is_none() => {}
+                () = nap => {}
+            }
+            // Finished tasks have said so; their handles are only to be dropped.
+            while self.attempts.try_join_next().is_some() {}
+        }
+        self.end(ended, recorded).await;
+    }
+
+    fn attempt(&mut self, start: Start, now: Timestamp) {
+        let (sender, ended) = (self.sender.clone(), self.ended_sender.clone());
+        self.attempts.spawn(async move {
+            let Start { subscription, target, event, number } = start;
+            let id = event.id;
+            let report = sender.send(&target, &outgoing(event), number, now).await;
+            // The engine has ended and gives back what it does not know the end of.
+            let _heard = ended.send(Ended { subscription, event: id, report });
+        });
+    }
+
+    fn finish(&mut self, ended: Ended) {
+        let chance = self.dice.next();
+        let now = self.store.now();
+        self.core.finish(ended.subscription, ended.event, ended.report, now, chance);
+    }
+
+    fn record(&mut self, now: Timestamp, all: bool) {
+        if self.recorder.is_busy {
+            return;
+        }
+        if let Some(outcomes) = self.core.record(now, all) {
+            self.recorder.record(outcomes);
+        } else {
+            // Nothing is on its way and nothing waits: what they wait for is on disk.
+            for waiting in self.expiring.drain(..) {
+                let _heard = waiting.send(());
+            }
+        }
+    }
+
+    fn publish_alerts(&mut self, now: Timestamp) {
+        for (company, alert) in self.core.alerts(now) {
+            let Some(event) = alert.to_event() else { continue };
+            let (store, told) = (self.store.clone(), self.told_sender.clone());
+            self.attempts.spawn(async move {
+                let stored = match store.append(store.prepare(company, &event)) {
+                    Ok(appending) => appending.await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = &stored {
+                    warn!(%error, "An alert could not be published: {error}");
+                }
+                let _heard = told.send((alert, stored.is_ok()));
+            });
+        }
+    }
+
+    fn hear(&mut self, alert: Alert, is_stored: bool) {
+        let now = self.store.now();
+        if is_stored {
+            self.core.announced(&alert, now);
+        } else {
+            self.core.not_announced(alert, now);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Created(subscription, position) => self.core.created(subscription, position),
+            Command::Changed(subscription) => self.core.changed(subscription),
+            Command::Deleted(company, id) => self.core.deleted(company, id),
+            Command::Owed(delivery, row) => self.core.owed_by_hand(delivery, row),
+            Command::Discard(delivery, answer) => {
+                let _heard = answer.send(self.core.discarded(delivery));
+            }
+            Command::Status(id, answer) => {
+                let _heard = answer.send(self.core.status(id));
+            }
+            Command::Expire(cutoff, answer) => {
+                let now = self.store.now();
+                match self.core.expire(cutoff, now) {
+                    Ok(()) => self.expiring.push(answer),
+                    Err(error) => error!(%error, "Expired deliveries could not be counted: {error}"),
+                }
+            }
+        }
+    }
+
+    /// Nothing new is started; what is under way ends or is given back, and everything is written down.
+    async fn end(mut self, mut ended: mpsc::UnboundedReceiver<Ended>, mut recorded: mpsc::UnboundedReceiver<()>) {
+        let deadline = Instant::now() + DRAIN_TIME_MAX;
+        while self.core.in_flight() > 0 {
+            tokio::select! {
+                biased;
+                Some(one) = ended.recv() => self.finish(one),
+                Some(()) = recorded.recv() => self.recorder.is_busy = false,
+                () = sleep_until(deadline) => break,
+            }
+            let now = self.store.now();
+            self.record(now, false);
+        }
+        let left = self.core.in_flight();
+        if left > 0 {
+            warn!(attempts = left, "{left} attempts did not end in {} s; they are made again after the start", DRAIN_TIME_MAX.as_secs());
+        }
+        self.attempts.abort_all();
+        let now = self.store.now();
+        if let Some(outcomes) = self.core.record(now, true) {
+            self.recorder.record(outcomes);
+        }
+        self.recorder.stop();
+        info!("The delivery engine has ended");
+    }
+}
+
+/// The event as the webhooks' layer takes it.
+fn outgoing(event: LogEvent) -> OutgoingEvent {
+    OutgoingEvent {
+        id: event.id,
+        company: event.company,
+        created: event.created,
+        kind: event.kind.as_ref().to_owned(),
+        version: event.version.as_ref().to_owned(),
+        envelope: event.envelope,
+        payload_start: event.payload_start,
+        payload_length: event.payload_length,
+    }
+}
