@@ -194,8 +194,8 @@ impl Connection {
     }
 
     /// Whether another request can follow at once, as far as is known here.
-    fn is_ready(&mut self) -> bool {
-        self.poll_driver(&mut Context::from_waker(Waker::noop()));
+    fn is_ready(&mut self, context: &mut Context<'_>) -> bool {
+        self.poll_driver(context);
         !self.has_ended && self.requests.is_ready()
     }
 
@@ -234,14 +234,17 @@ fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
 
 impl Pool {
     /// Takes a connection that this policy opened and that looks alive.
-    pub fn take(&self, policy: &Arc<EgressPolicy>) -> Option<Connection> {
-        let mut idle = lock(&self.0);
-        while let Some(mut connection) = idle.connections.pop() {
-            if Arc::ptr_eq(&connection.policy, policy) && connection.is_ready() {
-                return Some(connection);
+    pub async fn take(&self, policy: &Arc<EgressPolicy>) -> Option<Connection> {
+        poll_fn(|context| {
+            let mut idle = lock(&self.0);
+            while let Some(mut connection) = idle.connections.pop() {
+                if Arc::ptr_eq(&connection.policy, policy) && connection.is_ready(context) {
+                    return Poll::Ready(Some(connection));
+                }
             }
-        }
-        None
+            Poll::Ready(None)
+        })
+        .await
     }
 
     /// Keeps a connection whose answer was read to its end.
@@ -265,7 +268,8 @@ async fn sweep(pool: Weak<Mutex<Idle>>) {
         sleep(IDLE).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut idle = lock(&pool);
-        idle.connections.retain_mut(|connection| connection.used.elapsed() < IDLE && connection.is_ready());
+        let mut context = Context::from_waker(Waker::noop());
+        idle.connections.retain_mut(|connection| connection.used.elapsed() < IDLE && connection.is_ready(&mut context));
         if idle.connections.is_empty() {
             idle.is_swept = false;
             return;

@@ -134,7 +134,8 @@ impl Sender {
 
     /// Makes attempt number `attempt` to deliver an event; `now` is what it is signed with.
     ///
-    /// Takes at most the target's time-out. May be dropped at any time; its connection is closed then.
+    /// Takes at most the target's time-out, and a moment to put the connection away. May be dropped at any time; its
+    /// connection is closed then.
     pub async fn send(&self, target: &Target, event: &OutgoingEvent, attempt: u32, now: Timestamp) -> Report {
         let start = Instant::now();
         let limit = target.knobs.timeout;
@@ -143,7 +144,16 @@ impl Sender {
         let end = end.unwrap_or_else(|_| {
             Err(Failure::new(ErrorClass::Timeout, format!("the time-out of {limit:?} passed while {}", progress.stage)))
         });
-        let report = report(target, progress, end, start.elapsed());
+        let duration = start.elapsed();
+        let (end, connection) = match end {
+            Ok(connection) => (Ok(()), connection),
+            Err(failure) => (Err(failure), None),
+        };
+        if let Some(connection) = connection {
+            // Behind the deadline: the answer is whole, whatever becomes of the connection.
+            target.pool.keep(connection).await;
+        }
+        let report = report(target, progress, end, duration);
         debug!(
             subscription.id = %target.subscription,
             event.id = %event.id,
@@ -157,6 +167,7 @@ impl Sender {
         report
     }
 
+    /// Sends and takes the answer; returns the connection if another request can follow on it.
     async fn exchange(
         &self,
         target: &Target,
@@ -164,18 +175,18 @@ impl Sender {
         now: Timestamp,
         start: Instant,
         progress: &mut Progress,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Connection>, Failure> {
         let policy = self.policy.load_full();
         if target.endpoint.server_name.is_none() && !policy.allow_http {
             return Err(Failure::new(ErrorClass::Egress, "the receiver's URL begins with http:// and egress.allow_http is false"));
         }
         let body = event.body(&target.knobs).map_err(|error| Failure::new(ErrorClass::Body, error.to_string()))?;
         let mut request = target.request(event, body.clone(), now);
-        if let Some(mut connection) = target.pool.take(&policy) {
+        if let Some(mut connection) = target.pool.take(&policy).await {
             progress.stage = Stage::Answering;
             progress.address = Some(connection.address);
             match connection.send(request).await {
-                Ok(answer) => return finish(target, connection, answer, now.after(start.elapsed()), progress).await,
+                Ok(answer) => return finish(connection, answer, now.after(start.elapsed()), progress).await,
                 Err((error, unsent)) => {
                     let failure = answer::failure(&error);
                     // A receiver may close an idle connection while a request is on its way to it; then nobody has read it.
@@ -191,25 +202,22 @@ impl Sender {
         progress.stage = Stage::Answering;
         progress.address = Some(connection.address);
         let answer = connection.send(request).await.map_err(|(error, _)| answer::failure(&error))?;
-        finish(target, connection, answer, now.after(start.elapsed()), progress).await
+        finish(connection, answer, now.after(start.elapsed()), progress).await
     }
 }
 
-/// Takes an answer, and keeps the connection if another can follow on it.
+/// Takes an answer, and gives the connection back if another can follow on it.
 async fn finish(
-    target: &Target,
     mut connection: Connection,
     answer: hyper::Response<hyper::body::Incoming>,
     now: Timestamp,
     progress: &mut Progress,
-) -> Result<(), Failure> {
+) -> Result<Option<Connection>, Failure> {
     let (head, body) = answer.into_parts();
     progress.head = Some(Head::of(&head, now));
     progress.stage = Stage::Reading;
-    if answer::read(body, &mut connection, &mut progress.excerpt).await? == End::Whole {
-        target.pool.keep(connection).await;
-    }
-    Ok(())
+    let end = answer::read(body, &mut connection, &mut progress.excerpt).await?;
+    Ok((end == End::Whole).then_some(connection))
 }
 
 fn report(target: &Target, progress: Progress, end: Result<(), Failure>, duration: Duration) -> Report {

@@ -36,23 +36,19 @@ async fn no_other_target_gets_the_connection_of_one() {
 
 #[tokio::test]
 async fn dropping_a_target_closes_its_connections() {
-    let closed = Arc::new(Notify::new());
     let receiver = Receiver::follows(vec![vec![Step::Read, write(OK), Step::Hang]]).await;
     let target = target(&receiver.url());
     send(&sender(), &target).await;
-    drop((target, closed));
-    // The receiver's own end of the connection goes away with the last one that has it open.
-    let established = || std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let port = format!(":{:04X} ", receiver.address.port());
-    for _ in 0..1000 {
-        // State 01 is ESTABLISHED.
-        if !established().lines().any(|line| line.contains(&port) && line.split_whitespace().nth(3) == Some("01")) {
-            return;
-        }
-        tokio::task::yield_now().await;
-        std::thread::yield_now();
-    }
-    panic!("the connection is still open");
+    let port = format!(":{:04X}", receiver.address.port());
+    // State 01 is ESTABLISHED (proc_net_tcp).
+    let is_established = || {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut fields = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        fields.any(|fields| fields[2].ends_with(&port) && fields[3] == "01")
+    };
+    assert!(is_established());
+    drop(target);
+    assert!(!is_established());
 }
 
 #[tokio::test]
@@ -182,4 +178,26 @@ async fn attempts_at_the_same_time_have_a_connection_each_and_leave_them_for_oth
     let reports = together().await;
     assert_eq!([reports.0.exchange, reports.1.exchange, reports.2.exchange], [DELIVERED, DELIVERED, DELIVERED]);
     assert_eq!((receiver.connections(), receiver.requests().len()), (3, 6));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_attempts_on_several_threads_lose_nothing_to_connections_that_close_between_them() {
+    // Each connection takes 64 requests and then closes.
+    let receiver = Receiver::answers(OK).await;
+    let (sender, target) = (sender(), Arc::new(target(&receiver.url())));
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let (sender, target) = (sender.clone(), target.clone());
+            tokio::spawn(async move {
+                for _ in 0..200 {
+                    let report = send(&sender, &target).await;
+                    assert_eq!(report.exchange, DELIVERED, "{report:?}");
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!((1_600 / 64..100).contains(&receiver.connections()), "{} connections", receiver.connections());
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lutine::domain::egress::EgressPolicy;
 use lutine::domain::retry::{ErrorClass, Exchange};
-use lutine::webhook::{Target, check_url};
+use lutine::webhook::{SystemResolver, Target, check_url};
 use tokio::net::TcpListener;
 
 use crate::support::*;
@@ -287,4 +287,17 @@ async fn the_answers_of_a_resolver_cannot_change_the_port() {
     let (sender, _) = sender_with(development(), Arc::new(OtherPort(receiver.address)));
     let report = send(&sender, &target(&format!("http://a.test:{}/", closed.port()))).await;
     assert_eq!((report.exchange, receiver.connections()), (Exchange::Failed(ErrorClass::Connect), 0));
+}
+
+#[tokio::test]
+async fn what_the_system_resolves_is_decided_too() {
+    let (port, count) = counting().await;
+    let url = format!("http://localhost:{port}/");
+    let (sender, _) = sender_with(EgressPolicy { allow_loopback: false, ..development() }, Arc::new(SystemResolver::default()));
+    assert_eq!(send(&sender, &target(&url)).await.exchange, Exchange::Failed(ErrorClass::Egress));
+    assert_eq!(count.load(Ordering::SeqCst), 0);
+    let receiver = Receiver::answers(OK).await;
+    let (sender, _) = sender_with(development(), Arc::new(SystemResolver::default()));
+    let report = send(&sender, &target(&format!("http://localhost:{}/", receiver.address.port()))).await;
+    assert_eq!(report.exchange, Exchange::Answered { status: 204, not_before: None });
 }
