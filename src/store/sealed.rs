@@ -130,7 +130,7 @@ impl AsRef<[u8]> for PageOwner {
 }
 
 /// Opens a closed file for reading; one that its writer could not close is closed properly first.
-fn open_database(disk: &dyn Disk, name: &str) -> Result<ReadOnlyDatabase, StorageFault> {
+pub(super) fn open_database(disk: &dyn Disk, name: &str) -> Result<ReadOnlyDatabase, StorageFault> {
     let read_only = || -> Result<_, StorageFault> {
         let storage = disk.open(name, OpenMode::ReadOnly)?;
         Ok(Builder::new().set_cache_size(CACHE_BYTES).open_read_only_with_backend(storage))
