@@ -4,7 +4,6 @@
 //! attempt log tells of it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
