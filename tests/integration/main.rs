@@ -1,0 +1,8 @@
+//! The promises of the API, asked for over HTTP as a customer would, and read as text.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::string_slice, clippy::panic, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod publish;
