@@ -7,3 +7,4 @@ mod support;
 
 mod limits;
 mod publish;
+mod refusals;
