@@ -268,6 +268,20 @@ impl Client {
         self.post("/api/v1/events", body).expect(201).id()
     }
 
+    /// As [`Client::publish`], again and again while the daemon says that too much waits.
+    #[track_caller]
+    pub fn publish_patiently(&mut self, body: &str) -> u64 {
+        let mut answer = self.post("/api/v1/events", body);
+        super::wait_until("room for an event", || {
+            if answer.status == 503 {
+                assert_eq!(answer.json()["code"], "overloaded", "{answer:?}");
+                answer = self.post("/api/v1/events", body);
+            }
+            answer.status != 503
+        });
+        answer.expect(201).id()
+    }
+
     /// The events of a list.
     #[track_caller]
     pub fn list(&mut self, query: &str) -> Vec<Value> {
