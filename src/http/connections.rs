@@ -152,6 +152,11 @@ impl Connections {
         loop {
             tokio::select! {
                 biased;
+                // First, so that an answer that the shutdown itself brings about says that it is the last one.
+                () = self.shutdown.cancelled(), if !is_draining => {
+                    is_draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         debug!(%error, "A connection ended early: {error}");
@@ -159,10 +164,6 @@ impl Connections {
                     return;
                 }
                 () = self.abort.cancelled() => return,
-                () = self.shutdown.cancelled(), if !is_draining => {
-                    is_draining = true;
-                    connection.as_mut().graceful_shutdown();
-                }
                 () = look.as_mut() => {
                     if activity.is_overdue(&self.limits) {
                         return;

@@ -7,5 +7,6 @@ mod support;
 
 mod limits;
 mod lists;
+mod polling;
 mod publish;
 mod refusals;
