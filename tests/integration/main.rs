@@ -9,4 +9,5 @@ mod limits;
 mod lists;
 mod polling;
 mod publish;
+mod rates;
 mod refusals;
