@@ -5,8 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
 use super::failure::Failure;
@@ -32,7 +31,7 @@ struct Line {
 }
 
 /// A line that was not published.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Refusal {
     line: u64,
     code: String,
@@ -44,6 +43,12 @@ struct Refusal {
 impl Refusal {
     fn of(line: u64, code: &str, detail: &str) -> Self {
         Self { line, code: code.to_owned(), detail: detail.to_owned(), pointer: None }
+    }
+
+    fn text(&self) -> String {
+        let Self { line, code, detail, pointer } = self;
+        let place = pointer.as_deref().map(|pointer| format!(", at {pointer}")).unwrap_or_default();
+        printable(&format!("line {line}: {detail} ({code}{place})"))
     }
 }
 
@@ -171,13 +176,17 @@ struct Outcomes {
 }
 
 /// How far it has come.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 struct Tally {
     published: u64,
     duplicates: u64,
     refused: u64,
     refusals: Vec<Refusal>,
+    /// Refusals of the piece under way, which have not been told.
+    #[serde(skip)]
+    fresh: Vec<Refusal>,
     /// All lines up to this one have been decided.
+    #[serde(skip)]
     last_line: u64,
 }
 
@@ -185,19 +194,27 @@ struct Tally {
 const REFUSALS_MAX: usize = 100_000;
 
 impl Tally {
-    fn refuse(&mut self, refusal: Refusal, format: Format) {
-        progress("");
-        if format == Format::Table {
-            let place = refusal.pointer.as_deref().map(|pointer| format!(", at {pointer}")).unwrap_or_default();
-            note(&format!("line {}: {}", refusal.line, printable(&format!("{} ({}{place})", refusal.detail, refusal.code))));
-        }
-        self.refused += 1;
-        if self.refusals.len() < REFUSALS_MAX {
-            self.refusals.push(refusal);
+    fn refuse(&mut self, refusal: Refusal) {
+        self.fresh.push(refusal);
+    }
+
+    /// Tells the refusals of a piece in the order of its lines.
+    fn tell(&mut self, format: Format) {
+        self.fresh.sort_by_key(|refusal| refusal.line);
+        for refusal in std::mem::take(&mut self.fresh) {
+            self.refused += 1;
+            match format {
+                Format::Table => {
+                    progress("");
+                    note(&refusal.text());
+                }
+                Format::Json if self.refusals.len() < REFUSALS_MAX => self.refusals.push(refusal),
+                Format::Json => {}
+            }
         }
     }
 
-    fn take(&mut self, lines: &[Line], answer: &Answer, format: Format) -> Result<(), Failure> {
+    fn take(&mut self, lines: &[Line], answer: &Answer) -> Result<(), Failure> {
         let Outcomes { results } = answer.json()?;
         if results.len() != lines.len() {
             let text = format!("{} lines were sent and {} answered; the daemon may have another version", lines.len(), results.len());
@@ -210,7 +227,7 @@ impl Tally {
                     self.duplicates += u64::from(duplicate);
                 }
                 Outcome::Refused { error: OutcomeError { code, detail, pointer } } => {
-                    self.refuse(Refusal { line: line.number, code, detail, pointer }, format);
+                    self.refuse(Refusal { line: line.number, code, detail, pointer });
                 }
             }
         }
@@ -218,26 +235,27 @@ impl Tally {
     }
 
     fn print(&self, format: Format) -> Result<(), Failure> {
-        let Self { published, duplicates, refused, .. } = self;
         match format {
-            Format::Table => output::line(&format!("published {published}, known already {duplicates}, refused {refused}")),
+            Format::Table => output::line(&self.text()),
             Format::Json => {
-                let refusal = |refusal: &Refusal| json!({"line": refusal.line, "code": refusal.code, "detail": refusal.detail, "pointer": refusal.pointer});
-                let refusals: Vec<Value> = self.refusals.iter().map(refusal).collect();
-                let summary = json!({"published": published, "duplicates": duplicates, "refused": refused, "refusals": refusals});
-                output::line(&summary.to_string())
+                let text = serde_json::to_string(self).map_err(|error| Failure::caused("the summary cannot be printed", &error))?;
+                output::line(&text)
             }
         }
     }
 
-    /// The failure that stopped it, and from where on it has to be repeated.
-    fn stopped(&self, failure: Failure) -> Failure {
-        let Self { published, duplicates, refused, last_line, .. } = self;
-        note(&format!(
-            "stopped behind line {last_line}: published {published}, known already {duplicates}, refused {refused} so far; \
-             publish the lines behind it again, best with dedupe keys, which make a repeat harmless"
-        ));
-        failure
+    fn text(&self) -> String {
+        let Self { published, duplicates, refused, .. } = self;
+        format!("published {published}, known already {duplicates}, refused {refused}")
+    }
+
+    /// Says from where on the file has to be published again.
+    fn tell_stop(&self) {
+        let last_line = self.last_line;
+        if last_line > 0 {
+            note(&format!("stopped behind line {last_line}: {} so far", self.text()));
+            note("publish the lines behind it again; those that have a dedupe key are not stored twice");
+        }
     }
 }
 
@@ -252,29 +270,39 @@ pub async fn publish(connection: &Connection, company: Option<&str>, file: &str,
     };
     let mut pieces = Pieces::new(BufReader::with_capacity(256 * 1024, reader));
     let mut tally = Tally::default();
-    loop {
-        let piece = match pieces.next() {
-            Ok(Some(piece)) => piece,
-            Ok(None) => break,
-            Err(error) => return Err(tally.stopped(Failure::caused(&format!("{file} cannot be read"), &error))),
-        };
-        for refusal in piece.refused {
-            tally.last_line = tally.last_line.max(refusal.line);
-            tally.refuse(refusal, format);
-        }
-        if let Err(failure) = send(connection, company, piece.lines, &mut tally, format).await {
-            progress("");
-            return Err(tally.stopped(failure));
-        }
-        progress(&format!("{} lines ...", tally.last_line));
-    }
+    let done = publish_all(connection, company, &mut pieces, &mut tally, format).await;
     progress("");
-    tally.print(format)?;
+    match done {
+        Ok(()) => tally.print(format)?,
+        Err(failure) => {
+            tally.tell_stop();
+            return Err(failure);
+        }
+    }
     if tally.refused > 0 { Err(Failure::Reported) } else { Ok(()) }
 }
 
+async fn publish_all<R: BufRead>(
+    connection: &Connection,
+    company: Option<&str>,
+    pieces: &mut Pieces<R>,
+    tally: &mut Tally,
+    format: Format,
+) -> Result<(), Failure> {
+    while let Some(piece) = pieces.next().map_err(|error| Failure::caused("the events cannot be read", &error))? {
+        let last = piece.refused.last().map_or(0, |refusal| refusal.line);
+        piece.refused.into_iter().for_each(|refusal| tally.refuse(refusal));
+        let sent = send(connection, company, piece.lines, tally).await;
+        tally.tell(format);
+        sent?;
+        tally.last_line = tally.last_line.max(last);
+        progress(&format!("{} lines ...", tally.last_line));
+    }
+    Ok(())
+}
+
 /// Sends lines in one request; in several, when the daemon takes less at a time.
-async fn send(connection: &Connection, company: Option<&str>, lines: Vec<Line>, tally: &mut Tally, format: Format) -> Result<(), Failure> {
+async fn send(connection: &Connection, company: Option<&str>, lines: Vec<Line>, tally: &mut Tally) -> Result<(), Failure> {
     let mut waiting = VecDeque::from([lines]);
     while let Some(mut lines) = waiting.pop_front() {
         let Some(last) = lines.last().map(|line| line.number) else { continue };
@@ -289,9 +317,9 @@ async fn send(connection: &Connection, company: Option<&str>, lines: Vec<Line>, 
             [line] if answer.status == 413 => {
                 let problem = answer.refused().problem;
                 let detail = problem.map_or_else(|| "the line is too large".to_owned(), |problem| problem.detail);
-                tally.refuse(Refusal::of(line.number, "too_large", &detail), format);
+                tally.refuse(Refusal::of(line.number, "too_large", &detail));
             }
-            _ => tally.take(&lines, &answer.success()?, format)?,
+            _ => tally.take(&lines, &answer.success()?)?,
         }
         tally.last_line = tally.last_line.max(last);
     }
@@ -405,10 +433,13 @@ mod tests {
         let body = r#"{"results":[{"id":1,"createdUtc":"t"},{"id":1,"createdUtc":"t","duplicate":true},
             {"error":{"code":"invalid_json","detail":"not JSON","pointer":"/type"}}]}"#;
         let mut tally = Tally::default();
-        tally.take(&lines, &Answer::of(200, &[], body), Format::Json).unwrap();
-        assert_eq!((tally.published, tally.duplicates, tally.refused), (1, 1, 1));
-        assert_eq!(tally.refusals, [Refusal { pointer: Some("/type".to_owned()), ..Refusal::of(9, "invalid_json", "not JSON") }]);
-        assert!(tally.take(&lines[1..], &Answer::of(200, &[], body), Format::Json).is_err());
+        tally.take(&lines, &Answer::of(200, &[], body)).unwrap();
+        tally.refuse(Refusal::of(8, "invalid_unicode", "not UTF-8"));
+        tally.tell(Format::Json);
+        assert_eq!((tally.published, tally.duplicates, tally.refused), (1, 1, 2));
+        let texts: Vec<String> = tally.refusals.iter().map(Refusal::text).collect();
+        assert_eq!(texts, ["line 8: not UTF-8 (invalid_unicode)", "line 9: not JSON (invalid_json, at /type)"]);
+        assert!(tally.take(&lines[1..], &Answer::of(200, &[], body)).is_err());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! `lutine config check`: what is wrong with the configuration, or what it comes to.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use super::failure::{Failure, fault_json};
+use super::failure::{Failure, FaultShape};
 use super::output::{self, Format, Table, note};
 use super::settings::{OnlyHere, Settings};
 use crate::config::Faults;
@@ -28,6 +28,24 @@ pub struct Check {
     only_here: OnlyHere,
 }
 
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Vec<Row<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faults: Option<Vec<FaultShape<'a>>>,
+}
+
+/// One setting.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    key: &'a str,
+    value: &'a str,
+    source: &'a str,
+}
+
 impl Command {
     /// Does what the command says.
     pub fn run(self, settings: &Settings) -> Result<(), Failure> {
@@ -45,7 +63,7 @@ impl Command {
     }
 }
 
-fn print_settings(effective: &[(&'static str, String, String)], format: Format) -> Result<(), Failure> {
+fn print_settings<'a>(effective: &'a [(&'static str, String, String)], format: Format) -> Result<(), Failure> {
     match format {
         Format::Table => {
             let mut table = Table::new(&["KEY", "VALUE", "SOURCE"]);
@@ -55,8 +73,8 @@ fn print_settings(effective: &[(&'static str, String, String)], format: Format) 
             table.print()
         }
         Format::Json => {
-            let row = |(key, value, source): &(&str, String, String)| json!({"key": key, "value": value, "source": source});
-            output::line(&json!({"ok": true, "config": effective.iter().map(row).collect::<Vec<_>>()}).to_string())
+            let row = |(key, value, source): &'a (&'static str, String, String)| Row { key, value, source };
+            print_report(&Report { ok: true, config: Some(effective.iter().map(row).collect()), faults: None })
         }
     }
 }
@@ -68,9 +86,10 @@ fn print_faults(faults: &Faults, format: Format, was_asked: bool) -> Result<(), 
     }
     match format {
         Format::Table => Ok(()),
-        Format::Json => {
-            let list: Vec<Value> = faults.0.iter().map(fault_json).collect();
-            output::line(&json!({"ok": false, "faults": list}).to_string())
-        }
+        Format::Json => print_report(&Report { ok: false, config: None, faults: Some(faults.0.iter().map(FaultShape::from).collect()) }),
     }
+}
+
+fn print_report(report: &Report<'_>) -> Result<(), Failure> {
+    output::line(&serde_json::to_string(report).map_err(|error| Failure::caused("the report cannot be printed", &error))?)
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::batch;
 use super::companies;
 use super::failure::Failure;
-use super::options::{CompanyOption, checked, json_text, origin, type_list};
+use super::options::{CompanyOption, checked, event_id, json_text, origin, type_list};
 use super::output::{self, Format, Table, cut, note, printable};
 use super::tail::Tail;
 use super::transport::{Answer, Connection, Need, Request};
@@ -78,6 +78,7 @@ Examples:
   lutine event get 1042 --output json | jq -r .payload | jq .")]
 pub struct Get {
     /// Its id, as publishing and listing tell it
+    #[arg(value_parser = event_id)]
     id: u64,
     #[command(flatten)]
     company: CompanyOption,

@@ -4,8 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::output::{self, printable};
 use crate::config::{Fault, Faults};
@@ -103,19 +102,40 @@ impl Refused {
         text
     }
 
-    fn json(&self) -> Value {
-        match (&self.problem, serde_json::from_str(&self.body)) {
-            (Some(_), Ok(problem)) => problem,
-            _ => json!({"status": self.status, "code": "foreign_answer", "detail": self.text()}),
+    /// The problem document as it came.
+    fn json(&self) -> String {
+        if self.problem.is_some() {
+            return self.body.trim().replace(['\r', '\n'], " ");
         }
+        json_text(&FailureShape { code: "foreign_answer", detail: &self.text(), status: Some(self.status), faults: Vec::new() })
     }
 }
 
 /// One fault of the configuration as JSON.
-#[must_use]
-pub fn fault_json(fault: &Fault) -> Value {
-    let file = fault.file.as_ref().map(|file| file.display().to_string());
-    json!({"file": file, "line": fault.line, "key": fault.key, "message": fault.message})
+#[derive(Debug, Serialize)]
+pub struct FaultShape<'a> {
+    file: Option<String>,
+    line: Option<usize>,
+    key: Option<&'a str>,
+    message: &'a str,
+}
+
+impl<'a> From<&'a Fault> for FaultShape<'a> {
+    fn from(fault: &'a Fault) -> Self {
+        let file = fault.file.as_ref().map(|file| file.display().to_string());
+        Self { file, line: fault.line, key: fault.key.as_deref(), message: &fault.message }
+    }
+}
+
+/// A failure as JSON, with the two members that people look for in a problem document.
+#[derive(Debug, Serialize)]
+struct FailureShape<'a> {
+    code: &'a str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<FaultShape<'a>>,
 }
 
 impl Failure {
@@ -130,39 +150,49 @@ impl Failure {
         if error.is_configuration() { Self::BehindConfig(text) } else { Self::Failed(text) }
     }
 
-    /// Says on standard error what is wrong: as one sentence, or as one JSON object.
+    /// Says on standard error what is wrong, for people or as one JSON object, and with which code the process ends.
     pub fn report(&self, as_json: bool) -> ExitCode {
-        let (code, text, exit) = match self {
-            Self::OutputClosed => return ExitCode::SUCCESS,
-            Self::Reported => return ExitCode::FAILURE,
-            Self::ConfigReported => return ExitCode::from(EXIT_CONFIG),
-            Self::Usage(text) => ("usage", text.clone(), ExitCode::from(EXIT_USAGE)),
-            Self::Config(faults) => ("invalid_config", faults.to_string(), ExitCode::from(EXIT_CONFIG)),
-            Self::BehindConfig(text) => ("invalid_config", text.clone(), ExitCode::from(EXIT_CONFIG)),
-            Self::Refused(refused) => ("refused", refused.text(), ExitCode::FAILURE),
-            Self::Unreachable(text) => ("unreachable", text.clone(), ExitCode::FAILURE),
-            Self::Failed(text) => ("failed", text.clone(), ExitCode::FAILURE),
-        };
-        if as_json {
-            let object = match self {
-                Self::Refused(refused) => refused.json(),
-                Self::Config(faults) => {
-                    let list: Vec<Value> = faults.0.iter().map(fault_json).collect();
-                    json!({"code": code, "detail": "the configuration is wrong", "faults": list})
-                }
-                _ => json!({"code": code, "detail": text}),
-            };
-            output::note(&object.to_string());
-        } else {
-            for line in text.lines().filter(|_| matches!(self, Self::Config(_))) {
-                output::note(&format!("error: {line}"));
-            }
-            if !matches!(self, Self::Config(_)) {
-                output::note(&format!("error: {text}"));
-            }
+        let is_told = matches!(self, Self::Reported | Self::ConfigReported | Self::OutputClosed);
+        if !is_told {
+            output::note(&if as_json { self.json() } else { self.text() });
         }
-        exit
+        match self {
+            Self::OutputClosed => ExitCode::SUCCESS,
+            Self::Usage(_) => ExitCode::from(EXIT_USAGE),
+            Self::Config(_) | Self::BehindConfig(_) | Self::ConfigReported => ExitCode::from(EXIT_CONFIG),
+            Self::Refused(_) | Self::Unreachable(_) | Self::Failed(_) | Self::Reported => ExitCode::FAILURE,
+        }
     }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Config(faults) => faults.0.iter().map(|fault| format!("error: {fault}")).collect::<Vec<_>>().join("\n"),
+            Self::Refused(refused) => format!("error: {}", refused.text()),
+            Self::Usage(text) | Self::BehindConfig(text) | Self::Unreachable(text) | Self::Failed(text) => format!("error: {text}"),
+            Self::Reported | Self::ConfigReported | Self::OutputClosed => String::new(),
+        }
+    }
+
+    fn json(&self) -> String {
+        let shape = |code, detail| json_text(&FailureShape { code, detail, status: None, faults: Vec::new() });
+        match self {
+            Self::Config(faults) => {
+                let faults = faults.0.iter().map(FaultShape::from).collect();
+                json_text(&FailureShape { code: "invalid_config", detail: "the configuration is wrong", status: None, faults })
+            }
+            Self::Refused(refused) => refused.json(),
+            Self::Usage(text) => shape("usage", text),
+            Self::BehindConfig(text) => shape("invalid_config", text),
+            Self::Unreachable(text) => shape("unreachable", text),
+            Self::Failed(text) => shape("failed", text),
+            Self::Reported | Self::ConfigReported | Self::OutputClosed => String::new(),
+        }
+    }
+}
+
+fn json_text(shape: &FailureShape<'_>) -> String {
+    // Texts and numbers always have a form in JSON.
+    serde_json::to_string(shape).unwrap_or_default()
 }
 
 /// An error and its causes in one line, without saying anything twice.
@@ -198,7 +228,7 @@ mod tests {
     fn an_answer_of_somebody_else_is_told_as_such() {
         let refused = Refused::new(502, b"<html>\x1b[2J");
         assert_eq!(refused.text(), "the answer has status 502 and is not one of Lutine; it begins with: <html>\\u{1b}[2J");
-        assert_eq!(refused.json()["code"], "foreign_answer");
+        assert!(refused.json().starts_with(r#"{"code":"foreign_answer","detail":"the answer has status 502"#));
         assert_eq!(Refused::new(504, b" ").text(), "the answer has status 504 and is not one of Lutine; it has no body");
     }
 
@@ -214,5 +244,18 @@ mod tests {
         assert_eq!(chain(&Outer { text: "writing", source: std::fmt::Error }), format!("writing: {inner}"));
         let text: &'static str = Box::leak(format!("writing: {inner}").into_boxed_str());
         assert_eq!(chain(&Outer { text, source: std::fmt::Error }), text);
+    }
+
+    #[test]
+    fn every_fault_of_the_configuration_has_a_line_of_its_own() {
+        let fault =
+            |key: &str| Fault { file: Some("c.toml".into()), line: Some(3), key: Some(key.to_owned()), message: "is wrong".to_owned() };
+        let failure = Failure::Config(Faults(vec![fault("a"), fault("b")]));
+        assert_eq!(failure.text(), "error: c.toml:3: a: is wrong\nerror: c.toml:3: b: is wrong");
+        let first = r#"{"file":"c.toml","line":3,"key":"a","message":"is wrong"}"#;
+        assert!(
+            failure.json().starts_with(&format!(r#"{{"code":"invalid_config","detail":"the configuration is wrong","faults":[{first},"#))
+        );
+        assert_eq!(Failure::Usage("no".to_owned()).json(), r#"{"code":"usage","detail":"no"}"#);
     }
 }

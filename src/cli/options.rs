@@ -35,6 +35,11 @@ pub fn type_list(text: &str) -> Result<String, ParseTypeFilterError> {
     TypeFilter::parse_list(text).map(|_| text.to_owned())
 }
 
+/// The number of an event.
+pub fn event_id(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "the id of an event is a whole number such as 1042")
+}
+
 /// Where a list begins.
 pub fn origin(text: &str) -> Result<String, String> {
     if matches!(text, "oldest" | "latest") || text.parse::<Timestamp>().is_ok() {

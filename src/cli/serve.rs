@@ -5,6 +5,9 @@ use clap::Args;
 use super::failure::Failure;
 use super::output::Format;
 use super::settings::{OnlyHere, Settings};
+use super::transport::{DaemonConnection, LOCK_TRIES, LOCK_WAIT};
+use crate::daemon::StartError;
+use crate::store::disk::DataDirectoryError;
 
 /// Options of `lutine serve`.
 #[derive(Debug, Default, Args)]
@@ -30,6 +33,20 @@ impl Serve {
             return Err(Failure::Usage("`lutine serve` prints no results, so it takes no --output; see log.format".to_owned()));
         }
         let config = settings.whole_config()?;
-        crate::daemon::run(config).map_err(|error| Failure::not_started("the daemon has not started", &error))
+        let mut tries = 0;
+        loop {
+            match crate::daemon::run(config.clone()) {
+                Ok(()) => return Ok(()),
+                Err(StartError::Directory(DataDirectoryError::InUse(data_dir))) if tries < LOCK_TRIES => {
+                    if let Some(daemon) = DaemonConnection::over_socket(&data_dir)? {
+                        return Err(Failure::Failed(format!("{} runs already", daemon.name())));
+                    }
+                    // A command that found no daemon has the store open, and is soon done.
+                    tries += 1;
+                    std::thread::sleep(LOCK_WAIT);
+                }
+                Err(error) => return Err(Failure::not_started("the daemon has not started", &error)),
+            }
+        }
     }
 }

@@ -141,7 +141,8 @@ impl Settings {
         let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
         let overrides = Overrides { data_dir: self.data_dir.clone() };
         Config::load(file.as_deref(), variables, &overrides).map_err(|Faults(mut faults)| {
-            if file.is_none() {
+            let lacks_environment = faults.iter().any(|fault| fault.key.as_deref() == Some("server.behind_proxy"));
+            if file.is_none() && lacks_environment {
                 let message = "no configuration was found (./config.toml, /etc/lutine/config.toml); name one with --config";
                 faults.push(Fault { file: None, line: None, key: None, message: message.to_owned() });
             }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::failure::{Failure, Refused, chain};
+use super::failure::{Failure, Refused};
 use super::output::note;
 use super::settings::{Place, Settings};
 use crate::config::Config;
@@ -25,13 +25,17 @@ use crate::store::disk::DataDirectoryError;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that an answer may take, unless a request says otherwise; above the 30 s of a long poll.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a data directory is looked at again that another process has, and the wait between: five seconds.
-const LOCK_TRIES: u32 = 50;
-const LOCK_WAIT: Duration = Duration::from_millis(100);
+/// How often a data directory is looked at again that another process has: five seconds long.
+pub const LOCK_TRIES: u32 = 50;
+/// The wait between.
+pub const LOCK_WAIT: Duration = Duration::from_millis(100);
 /// The local socket, below the data directory.
 const SOCKET_NAME: &str = "lutine.sock";
 /// The file without which there is no store, below the data directory.
 const LEDGER_NAME: &str = "ledger.redb";
+
+/// Behind the words for a certificate that is not trusted.
+const CA_HINT: &str = "; a certificate authority of your own is trusted when SSL_CERT_FILE names its file";
 
 /// What a command needs behind its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -311,7 +315,10 @@ impl DaemonConnection {
     }
 
     /// The daemon that listens in this directory; none when nothing does.
-    fn over_socket(data_dir: &Path) -> Result<Option<Self>, Failure> {
+    ///
+    /// # Errors
+    /// When the socket is there and may not be opened.
+    pub fn over_socket(data_dir: &Path) -> Result<Option<Self>, Failure> {
         let path = data_dir.join(SOCKET_NAME);
         match UnixStream::connect(&path) {
             Ok(_) => {}
@@ -330,6 +337,12 @@ impl DaemonConnection {
         let client = build(without_certificates()?.unix_socket(PathBuf::from(&path)))?;
         let name = format!("the daemon on {}", data_dir.display());
         Ok(Some(Self { client, base: "http://localhost".to_owned(), api_key: None, name }))
+    }
+
+    /// How people know it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     async fn call(&self, request: Request) -> Result<Answer, Failure> {
@@ -358,9 +371,11 @@ impl DaemonConnection {
         }
         let name = &self.name;
         if error.is_connect() {
-            let mut text = format!("nothing answers at {name}: {}", innermost(error));
+            let mut text = format!("{name} cannot be reached: {}", innermost(error));
             if text.contains("UnknownIssuer") {
-                text.push_str("; a certificate authority of your own is trusted when SSL_CERT_FILE names its file");
+                text.push_str(CA_HINT);
+            } else if text.contains("InvalidContentType") {
+                text.push_str("; it does not speak TLS, so its address may begin with http:// instead");
             }
             return Failure::Unreachable(text);
         }
@@ -402,7 +417,11 @@ fn without_certificates() -> Result<reqwest::ClientBuilder, Failure> {
 fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Failure> {
     let builder = builder.no_proxy().redirect(reqwest::redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT);
     let named = builder.user_agent(concat!("lutine/", env!("CARGO_PKG_VERSION")));
-    named.build().map_err(|error| Failure::Failed(format!("the client cannot be made: {}", chain(&error))))
+    named.build().map_err(|error| {
+        let reason = innermost(&error);
+        let hint = if reason.contains("CA certificates") { CA_HINT } else { "" };
+        Failure::Failed(format!("the client cannot be made: {reason}{hint}"))
+    })
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use crate::http::{ConnectionLimits, Connections};
 use crate::service::Services;
 use crate::store::disk::DataDirectoryError;
 use crate::store::faults::Faults;
-use crate::store::{OpenError, StorageFault};
+use crate::store::{OpenError, StorageFault, relay_answers};
 use crate::telemetry::logs::{self, FilterError, Form};
 
 /// How long open connections may take to end after a signal.
@@ -219,6 +219,7 @@ async fn serve(
     network: std::net::TcpListener,
     local: Option<std::os::unix::net::UnixListener>,
 ) {
+    tokio::spawn(relay_answers());
     let network = match TcpListener::from_std(network) {
         Ok(listener) => listener,
         Err(error) => {

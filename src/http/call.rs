@@ -177,11 +177,16 @@ fn media_type(headers: &HeaderMap, expected: &str) -> Result<String, Fault> {
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// Headers that an answer gets at most; a map that grows is filled twice.
+const HEADERS_EXPECTED: usize = 12;
+
 /// An answer of JSON text.
 pub(super) fn json_text(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    let mut headers = HeaderMap::with_capacity(HEADERS_EXPECTED);
+    headers.insert(CONTENT_TYPE, JSON);
+    *response.headers_mut() = headers;
     response
 }
 

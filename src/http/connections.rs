@@ -5,16 +5,18 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
+use axum::routing::future::RouteFuture;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -148,14 +150,18 @@ impl Connections {
             .serve_connection(io, service);
         let mut connection = pin!(connection);
         let mut look = pin!(sleep(LOOK_INTERVAL));
-        let mut is_draining = false;
+        // First until shutdown, then until the end or until it is cut.
+        let mut signal = &self.shutdown;
         loop {
             tokio::select! {
                 biased;
                 // First, so that an answer that the shutdown itself brings about says that it is the last one.
-                () = self.shutdown.cancelled(), if !is_draining => {
-                    is_draining = true;
+                () = signal.cancelled() => {
+                    if self.abort.is_cancelled() {
+                        return;
+                    }
                     connection.as_mut().graceful_shutdown();
+                    signal = &self.abort;
                 }
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
@@ -163,7 +169,6 @@ impl Connections {
                     }
                     return;
                 }
-                () = self.abort.cancelled() => return,
                 () = look.as_mut() => {
                     if activity.is_overdue(&self.limits) {
                         return;
@@ -200,17 +205,31 @@ struct RequestService {
 impl hyper::service::Service<Request<Incoming>> for RequestService {
     type Response = Response<WatchedBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.activity.begin();
         request.extensions_mut().insert(self.caller);
-        let answering = self.router.clone().call(request);
-        let activity = Arc::clone(&self.activity);
-        Box::pin(async move {
-            let response = answering.await?;
-            Ok(response.map(|body| WatchedBody { body, activity }))
-        })
+        Answering { route: self.router.clone().call(request), activity: Arc::clone(&self.activity) }
+    }
+}
+
+pin_project! {
+    /// A request on its way through the routes.
+    struct Answering {
+        #[pin]
+        route: RouteFuture<Infallible>,
+        activity: Arc<Activity>,
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<WatchedBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.route.poll(context))?;
+        Poll::Ready(Ok(response.map(|body| WatchedBody { body, activity: Arc::clone(this.activity) })))
     }
 }
 

@@ -187,9 +187,15 @@ impl DataDirectory {
             let path = path.to_owned();
             move |source| DataDirectoryError::Io { path, source }
         };
+        // A directory that was made here is not on disk before its parent is.
+        let made: Vec<&Path> = root.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
         for folder in FOLDERS.iter().map(|folder| root.join(folder)).chain([root.to_owned()]) {
             fs::create_dir_all(&folder).map_err(refused(&folder))?;
             fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(refused(&folder))?;
+        }
+        for folder in made {
+            let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(refused(parent))?;
         }
         let lock_path = root.join("lutine.lock");
         let lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&lock_path).map_err(refused(&lock_path))?;

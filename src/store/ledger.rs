@@ -1,15 +1,19 @@
 //! The ledger: the small file of what changes. Every act is one transaction with its audit row.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::oneshot;
 
 use super::disk::{Disk, OpenMode};
-use super::records::{self, AuditRecord};
+use super::live::existing;
+use super::open::PanicWatch;
+use super::records::{self, AuditRecord, STORE_FORMAT};
 use super::{FaultSink, StorageFault};
+use crate::domain::event::EventId;
 use crate::domain::time::Timestamp;
 
 /// Number of a segment → [`records::FileRecord`].
@@ -22,13 +26,19 @@ pub(super) const KEYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("key
 pub(super) const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
 /// Name of a secret → nonce and ciphertext under the master key.
 pub(super) const SECRETS: TableDefinition<&str, &[u8]> = TableDefinition::new("secrets");
-/// Name of a setting → number: `format`, `epoch`, `floor_id`, `floor_created_us`.
+/// Name of a setting → number: [`FORMAT`], [`ACKNOWLEDGED`], `epoch`, `floor_id`, `floor_created_us`.
 pub(super) const SETTINGS: TableDefinition<&str, u64> = TableDefinition::new("settings");
+/// The format of the whole store.
+pub(super) const FORMAT: &str = "format";
+/// The newest event that was on disk at the last commit of the ledger: a log that ends before it is not this ledger's.
+pub(super) const ACKNOWLEDGED: &str = "acknowledged_id";
 /// Number of a company → [`records::PurgedRecord`].
 pub(super) const PURGED: TableDefinition<u32, &[u8]> = TableDefinition::new("purged");
 
 /// The ledger's path.
 pub(super) const FILE_NAME: &str = "ledger.redb";
+/// The path of a ledger that is being made.
+const UNFINISHED_NAME: &str = "ledger.making";
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Acts that may wait for the writer.
 const QUEUE_MAX: usize = 1024;
@@ -51,54 +61,125 @@ pub enum LedgerBusy {
     Ended,
 }
 
-/// The file and its writer.
+/// Who commits acts.
+#[derive(Debug)]
+enum Writer {
+    /// Whoever asks for them: the store has no threads yet.
+    Caller,
+    Thread(SyncSender<Act>, JoinHandle<()>, FaultSink),
+    /// Nobody any more.
+    Ended,
+}
+
+/// The file, and what its commits need.
+#[derive(Debug)]
+struct File {
+    database: Database,
+    /// The newest event that is on disk.
+    tail: AtomicU64,
+}
+
+impl File {
+    fn begin(&self) -> Result<WriteTransaction, StorageFault> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_quick_repair(true);
+        Ok(transaction)
+    }
+
+    fn commit(&self, transaction: WriteTransaction) -> Result<(), StorageFault> {
+        let tail = self.tail.load(Ordering::Acquire);
+        {
+            let mut settings = transaction.open_table(SETTINGS)?;
+            let known = settings.get(ACKNOWLEDGED)?.map_or(0, |known| known.value());
+            if tail > known {
+                settings.insert(ACKNOWLEDGED, tail)?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+/// The ledger and its writer.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    database: Arc<Database>,
-    writer: Mutex<Option<(SyncSender<Act>, JoinHandle<()>)>>,
+    file: Arc<File>,
+    writer: Mutex<Writer>,
+}
+
+/// Refuses the format of a later version.
+pub(super) fn known_format(format: Option<u64>) -> Result<(), StorageFault> {
+    let found = u32::try_from(format.unwrap_or_default()).unwrap_or(u32::MAX);
+    if found > STORE_FORMAT { Err(StorageFault::NewerFormat { found, known: STORE_FORMAT }) } else { Ok(()) }
 }
 
 impl Ledger {
-    /// Opens the file, or makes it when there is none.
+    /// Refuses the ledger of a later version without changing a byte of it. One that was not closed properly has to be
+    /// opened for writing first, and is refused then.
+    pub fn check_format(disk: &dyn Disk) -> Result<(), StorageFault> {
+        let storage = disk.open(FILE_NAME, OpenMode::ReadOnly)?;
+        let Ok(database) = Builder::new().set_cache_size(CACHE_BYTES).open_read_only_with_backend(storage) else { return Ok(()) };
+        let transaction = database.begin_read()?;
+        let Some(settings) = existing(transaction.open_table(SETTINGS))? else { return Ok(()) };
+        known_format(settings.get(FORMAT)?.map(|format| format.value()))
+    }
+
+    /// Opens the file, or makes it when there is none: under another name, so that one that a power loss has left half
+    /// made is never taken for a ledger.
     pub fn open(disk: &dyn Disk) -> Result<Self, StorageFault> {
-        let exists = disk.list("")?.iter().any(|name| name == FILE_NAME);
-        let storage = disk.open(FILE_NAME, if exists { OpenMode::ReadWrite } else { OpenMode::CreateNew })?;
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?;
-        if !exists {
+        let present = disk.list("")?;
+        let is_present = |name: &str| present.iter().any(|present| present == name);
+        if !is_present(FILE_NAME) {
+            if is_present(UNFINISHED_NAME) {
+                disk.remove(UNFINISHED_NAME)?;
+            }
+            let storage = disk.open(UNFINISHED_NAME, OpenMode::CreateNew)?;
+            Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?.close()?;
+            disk.rename(UNFINISHED_NAME, FILE_NAME)?;
             disk.sync_folder("")?;
         }
-        Ok(Self { database: Arc::new(database), writer: Mutex::new(None) })
+        let storage = disk.open(FILE_NAME, OpenMode::ReadWrite)?;
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?;
+        Ok(Self { file: Arc::new(File { database, tail: AtomicU64::new(0) }), writer: Mutex::new(Writer::Caller) })
+    }
+
+    /// Notes that the log has come so far; the next commit writes it down.
+    pub fn note_tail(&self, id: EventId) {
+        self.file.tail.fetch_max(id.0, Ordering::AcqRel);
     }
 
     /// Starts the writer's thread; until then acts run on the thread that asks for them.
     pub fn start(&self, faults: FaultSink) -> std::io::Result<()> {
         let (sender, receiver) = sync_channel::<Act>(QUEUE_MAX);
-        let database = Arc::clone(&self.database);
+        let file = Arc::clone(&self.file);
+        let sink = faults.clone();
         let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || {
-            if let Err(fault) = write_until_closed(&database, &receiver) {
-                faults.report(&fault);
-            }
+            let _watch = PanicWatch { sink: &faults, thread: "ledger" };
+            // What went wrong has been reported before anybody was told.
+            let _ended = write_until_closed(&file, &receiver, &faults);
         })?;
-        *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some((sender, thread));
+        *self.writer() = Writer::Thread(sender, thread, sink);
         Ok(())
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets the writer empty its queue, and ends it.
     pub fn stop(&self) {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((sender, thread)) = writer {
+        let writer = std::mem::replace(&mut *self.writer(), Writer::Ended);
+        if let Writer::Thread(sender, thread, _) = writer {
             drop(sender);
-            // A panic of the thread has been reported by its hook; there is nothing left to do here.
+            // A panic of the thread has been told to the sink; there is nothing left to do here.
             let _ended = thread.join();
         }
     }
 
     /// Runs an act on this thread and commits it; used at start, by the log's writer and by the simulation.
     pub fn write<T>(&self, act: impl FnOnce(&WriteTransaction) -> Result<T, StorageFault>) -> Result<T, StorageFault> {
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_quick_repair(true);
+        let transaction = self.file.begin()?;
         let value = act(&transaction)?;
-        transaction.commit()?;
+        self.file.commit(transaction)?;
         Ok(value)
     }
 
@@ -109,21 +190,28 @@ impl Ledger {
         then: impl FnOnce(&T) + Send + 'static,
     ) -> Result<oneshot::Receiver<T>, LedgerBusy> {
         let (sender, receiver) = oneshot::channel();
+        let writer = self.writer();
+        let sink = if let Writer::Thread(_, _, sink) = &*writer { Some(sink.clone()) } else { None };
         let act: Act = Box::new(move |transaction| {
-            let value = act(transaction)?;
+            // Reported before the caller hears of it: nobody may be told "stored" after anybody was told of a fault.
+            let value = act(transaction).inspect_err(|fault| {
+                if let Some(sink) = &sink {
+                    sink.report(fault);
+                }
+            })?;
             Ok(Box::new(move || {
                 then(&value);
                 // The caller may have gone away; the act is done all the same.
                 let _told = sender.send(value);
             }))
         });
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        match writer.as_ref() {
-            Some((writer, _)) => writer.try_send(act).map_err(|error| match error {
+        match &*writer {
+            Writer::Thread(sender, ..) => sender.try_send(act).map_err(|error| match error {
                 TrySendError::Full(_) => LedgerBusy::Full,
                 TrySendError::Disconnected(_) => LedgerBusy::Ended,
             })?,
-            None => {
+            Writer::Ended => return Err(LedgerBusy::Ended),
+            Writer::Caller => {
                 drop(writer);
                 let after = self.write(act).map_err(|_| LedgerBusy::Ended)?;
                 after();
@@ -134,21 +222,24 @@ impl Ledger {
 
     /// A view of the last commit.
     pub fn read(&self) -> Result<ReadTransaction, StorageFault> {
-        Ok(self.database.begin_read()?)
+        Ok(self.file.database.begin_read()?)
     }
 }
 
-fn write_until_closed(database: &Database, acts: &Receiver<Act>) -> Result<(), StorageFault> {
+fn write_until_closed(file: &File, acts: &Receiver<Act>, faults: &FaultSink) -> Result<(), StorageFault> {
     while let Ok(first) = acts.recv() {
-        let mut transaction = database.begin_write()?;
-        transaction.set_quick_repair(true);
+        // Nothing is acknowledged after a fault, whichever file it is in.
+        if faults.has_failed() {
+            return Ok(());
+        }
+        let transaction = file.begin().inspect_err(|fault| faults.report(fault))?;
         let mut after = vec![first(&transaction)?];
         while after.len() < BATCH_MAX
             && let Ok(act) = acts.try_recv()
         {
             after.push(act(&transaction)?);
         }
-        transaction.commit()?;
+        file.commit(transaction).inspect_err(|fault| faults.report(fault))?;
         for step in after {
             step();
         }

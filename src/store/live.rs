@@ -3,16 +3,17 @@
 //! The file is written in key order only. What a sealed segment looks up in sorted tables (chunks by id, chunks by type,
 //! dedupe keys) is kept in memory here, and rebuilt from the file at start.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::RwLock;
 
 use bytes::{Bytes, BytesMut};
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, TableError};
+use twox_hash::XxHash3_64;
 
 use super::StorageFault;
 use super::chunk::{self, Chunk, ChunkError};
 use super::disk::{Disk, OpenMode};
-use super::prepared::{DedupeEntry, DedupeHash};
+use super::prepared::{DedupeEntry, DedupeHash, DedupeMap};
 use super::records::{self, SegmentMeta};
 use super::segment::{KindNames, SegmentReads, fetch_chunk};
 use super::tables::{ChunkKey, CompanyTables, DEDUPE_LOG, DEDUPE_ROW_BYTES, META, NAMES, chunk_key};
@@ -45,7 +46,7 @@ pub(super) struct CompanyIndex {
 pub(super) struct LiveIndex {
     pub companies: BTreeMap<CompanyId, CompanyIndex>,
     pub names: KindNames,
-    pub dedupe: HashMap<DedupeHash, DedupeEntry>,
+    pub dedupe: DedupeMap,
     pub events: u64,
     /// First and last event of the segment.
     pub span: Option<(Position, Position)>,
@@ -81,13 +82,15 @@ impl LiveIndex {
 #[derive(Debug)]
 pub(super) struct LiveSegment {
     pub number: u64,
+    /// The newest event of the log when the segment was made.
+    pub follows: EventId,
     pub database: Database,
     pub index: RwLock<LiveIndex>,
 }
 
 impl LiveSegment {
     /// Makes the file with its first commit, and syncs it and its folder. A leftover of the same name is replaced.
-    pub fn create(disk: &dyn Disk, number: u64, epoch: u32) -> Result<Self, StorageFault> {
+    pub fn create(disk: &dyn Disk, number: u64, epoch: u32, follows: EventId) -> Result<Self, StorageFault> {
         let name = file_name(number);
         if disk.list("log")?.iter().any(|existing| name.ends_with(&format!("/{existing}"))) {
             disk.remove(&name)?;
@@ -96,15 +99,16 @@ impl LiveSegment {
         let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?;
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
-        let meta = SegmentMeta { format: records::STORE_FORMAT, number, epoch, summary: None };
+        let meta = SegmentMeta { format: records::STORE_FORMAT, number, epoch, summary: None, follows_id: follows.0 };
         transaction.open_table(META)?.insert("about", records::encode(&meta)?.as_slice())?;
         transaction.commit()?;
         disk.sync_folder("log")?;
-        Ok(Self { number, database, index: RwLock::default() })
+        Ok(Self { number, follows, database, index: RwLock::default() })
     }
 
-    /// Opens the file and rebuilds the index from it; every chunk's checksum is checked on the way.
-    pub fn open(disk: &dyn Disk, number: u64) -> Result<Self, StorageFault> {
+    /// Opens the file and rebuilds the index from it; every chunk's checksum is checked on the way. None when the file
+    /// says that it is another one.
+    pub fn open(disk: &dyn Disk, number: u64, epoch: u32) -> Result<Option<Self>, StorageFault> {
         let storage = disk.open(&file_name(number), OpenMode::ReadWrite)?;
         let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?;
         let mut index = LiveIndex::default();
@@ -115,17 +119,18 @@ impl LiveSegment {
         if about.format > records::STORE_FORMAT {
             return Err(StorageFault::NewerFormat { found: about.format, known: records::STORE_FORMAT });
         }
+        if about.number != number || about.epoch > epoch {
+            return Ok(None);
+        }
         if let Some(names) = existing(transaction.open_table(NAMES))? {
             index.names = KindNames::read(&names)?;
         }
         if let Some(log) = existing(transaction.open_table(DEDUPE_LOG))? {
             for row in log.iter()? {
-                let (_, rows) = row?;
-                for packed in rows.value().chunks_exact(DEDUPE_ROW_BYTES) {
-                    if let Some((hash, entry)) = unpack_dedupe(packed) {
-                        index.dedupe.insert(hash, entry);
-                    }
-                }
+                let (first_id, rows) = row?;
+                let damaged =
+                    || StorageFault::Record(format!("segment {number}, the dedupe keys of the commit of event {}", first_id.value()));
+                index.dedupe.extend(unpack_dedupe(rows.value()).ok_or_else(damaged)?);
             }
         }
         let companies: Vec<CompanyId> = transaction
@@ -145,7 +150,7 @@ impl LiveSegment {
             }
         }
         drop(transaction);
-        Ok(Self { number, database, index: RwLock::new(index) })
+        Ok(Some(Self { number, follows: EventId(about.follows_id), database, index: RwLock::new(index) }))
     }
 
     /// An empty commit that makes the next open instant, whatever happens until then.
@@ -261,7 +266,7 @@ pub(super) fn existing<T>(table: Result<T, TableError>) -> Result<Option<T>, Sto
     }
 }
 
-/// One row of `dedupe_log`.
+/// The bytes that stand for one dedupe key.
 pub(super) fn pack_dedupe(out: &mut Vec<u8>, hash: DedupeHash, entry: &DedupeEntry) {
     out.extend_from_slice(&hash.to_le_bytes());
     out.extend_from_slice(&entry.id.0.to_le_bytes());
@@ -269,7 +274,28 @@ pub(super) fn pack_dedupe(out: &mut Vec<u8>, hash: DedupeHash, entry: &DedupeEnt
     out.extend_from_slice(&entry.fingerprint.to_le_bytes());
 }
 
-fn unpack_dedupe(packed: &[u8]) -> Option<(DedupeHash, DedupeEntry)> {
+/// A value of `dedupe_log`: the keys of one commit, and a checksum over them.
+pub(super) fn pack_commit(dedupe: &DedupeMap) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(dedupe.len() * DEDUPE_ROW_BYTES + 8);
+    for (hash, entry) in dedupe {
+        pack_dedupe(&mut packed, *hash, entry);
+    }
+    let sum = XxHash3_64::oneshot(&packed);
+    packed.extend_from_slice(&sum.to_le_bytes());
+    packed
+}
+
+/// What a value of `dedupe_log` says, or none when it is damaged.
+fn unpack_dedupe(packed: &[u8]) -> Option<Vec<(DedupeHash, DedupeEntry)>> {
+    let (rows, sum) = packed.split_last_chunk::<8>()?;
+    if XxHash3_64::oneshot(rows) != u64::from_le_bytes(*sum) {
+        return None;
+    }
+    let (rows, rest) = rows.as_chunks::<DEDUPE_ROW_BYTES>();
+    if rest.is_empty() { rows.iter().map(|row| unpack_row(row)).collect() } else { None }
+}
+
+fn unpack_row(packed: &[u8]) -> Option<(DedupeHash, DedupeEntry)> {
     let number = |at: usize| packed.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
     let hash = packed.get(..16)?.try_into().ok().map(u128::from_le_bytes)?;
     let entry = DedupeEntry { id: EventId(number(16)?), created: Timestamp::from_micros(number(24)?), fingerprint: number(32)? };

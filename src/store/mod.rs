@@ -3,6 +3,7 @@
 //! The interface is whole operations. Whoever is told "stored" is told after the commit is on disk; an error of
 //! the storage ends the store, and the outcome of what was under way is unknown to its callers.
 
+mod answer;
 mod audit;
 mod bloom;
 mod chunk;
@@ -37,6 +38,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tracing::error;
 
+pub use self::answer::relay_answers;
 pub use self::audit::AuditRow;
 pub use self::chunk::ChunkError;
 pub use self::companies::{Companies, CompanyError};
@@ -110,6 +112,12 @@ pub enum StorageFault {
         original: u64,
         /// Events of the copy.
         copied: u64,
+    },
+    /// A thread of the store panicked.
+    #[error("the store's thread `{thread}` panicked")]
+    Panicked {
+        /// Its name.
+        thread: &'static str,
     },
     /// The store was written by a later version.
     #[error("the store has format {found}, this version knows formats up to {known}; use the version of Lutine that wrote it")]
@@ -284,6 +292,8 @@ struct Inner {
     segments: ArcSwap<SegmentList>,
     /// Held while the list is changed, so that no change is lost.
     changing: Mutex<()>,
+    /// Held by whoever drops expired segments.
+    retiring: Mutex<()>,
     open_files: Arc<OpenFiles>,
     queue: Queue,
     /// Set while publishing is refused because too many segments wait to be sealed.
@@ -419,9 +429,9 @@ impl Store {
         if let Some(answer) = self.ask_sealed(&mut event)? {
             return Ok(Appending::Known(Some(answer)));
         }
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = answer::promise();
         self.inner.queue.push(Waiting::One(event, sender))?;
-        Ok(Appending::Queued(receiver))
+        Ok(Appending::Queued(queue::Queued(receiver)))
     }
 
     /// Queues events of one caller for one commit, all or none.
@@ -442,16 +452,16 @@ impl Store {
         if rest.is_empty() {
             return Ok(AppendingAll { known, queued: None });
         }
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = answer::promise();
         self.inner.queue.push(Waiting::Group(rest, sender))?;
         Ok(AppendingAll { known, queued: Some(receiver) })
     }
 
     fn admit(&self) -> Result<(), AppendError> {
-        if self.inner.stalled.load(Ordering::Acquire) {
-            return Err(AppendError::Overloaded { retry_after_seconds: 1 });
+        if self.inner.sink.has_failed() {
+            return Err(AppendError::Unknown);
         }
-        if self.inner.sink.has_failed() { Err(AppendError::Unknown) } else { Ok(()) }
+        if self.inner.stalled.load(Ordering::Acquire) { Err(AppendError::Overloaded { retry_after_seconds: 1 }) } else { Ok(()) }
     }
 
     /// Asks the sealed segments, newest first, whether they know the dedupe key.

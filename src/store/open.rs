@@ -12,7 +12,7 @@ use tracing::info;
 
 use super::disk::Disk;
 use super::faults::Faults;
-use super::ledger::{FILES, Ledger, PURGED, SECRETS, SETTINGS};
+use super::ledger::{FILES, FORMAT, Ledger, PURGED, SECRETS, SETTINGS};
 use super::live::{self, LiveSegment};
 use super::queue::Queue;
 use super::recent::Recent;
@@ -47,14 +47,24 @@ pub enum OpenError {
     /// There are files of a log, but no ledger.
     #[error("the data directory holds files of a log but no {}; put it back, or restore a backup", super::ledger::FILE_NAME)]
     MissingLedger,
-    /// A sealed file is not the one that the ledger speaks of.
-    #[error("the file {name} is not the one that was sealed: the ledger and the file disagree about its events")]
+    /// A file of the log is not the one that the ledger speaks of.
+    #[error("the file {name} is not the one that the ledger speaks of: they disagree about its number, its store or its events")]
     WrongFile {
         /// Its path below the data directory.
         name: String,
     },
-    /// The log ends before an event that was acknowledged.
-    #[error("the log ends with event {found}, but event {known} was acknowledged: a file of the log is older than the ledger")]
+    /// The log has a file that is newer than the ledger.
+    #[error(
+        "the ledger does not know the file {name}, which is newer than all files it knows: the ledger is older than the log. Put the newer ledger back, or restore a backup"
+    )]
+    UnknownFile {
+        /// Its path below the data directory.
+        name: String,
+    },
+    /// The log, or a stretch of it, ends before an event that was acknowledged.
+    #[error(
+        "a stretch of the log ends with event {found}, but event {known} was acknowledged: a file of the log is older than the others. Put the newer one back, or restore a backup"
+    )]
     LogTooShort {
         /// Last event of the log.
         found: u64,
@@ -119,17 +129,17 @@ struct Known {
     files: Vec<(u64, FileRecord)>,
     floor: Position,
     counter: u64,
+    /// The log has held an event with this id at least.
+    acknowledged: u64,
     purged: HashMap<CompanyId, Position>,
 }
 
 fn read_ledger(transaction: &WriteTransaction, master: &MasterKey) -> Result<Known, StorageFault> {
-    let format = named(transaction, "format")?;
-    if let Some(found) = format.and_then(|format| u32::try_from(format).ok()).filter(|found| *found > STORE_FORMAT) {
-        return Err(StorageFault::NewerFormat { found, known: STORE_FORMAT });
-    }
+    let format = named(transaction, FORMAT)?;
+    super::ledger::known_format(format)?;
     let mut settings = transaction.open_table(SETTINGS)?;
     if format.is_none() {
-        settings.insert("format", u64::from(STORE_FORMAT))?;
+        settings.insert(FORMAT, u64::from(STORE_FORMAT))?;
         settings.insert("epoch", 1)?;
     }
     drop(settings);
@@ -160,6 +170,7 @@ fn read_ledger(transaction: &WriteTransaction, master: &MasterKey) -> Result<Kno
         files,
         floor: Position { created: Timestamp::from_micros(number("floor_created_us")?), id: EventId(number("floor_id")?) },
         counter: number("counter")?,
+        acknowledged: number(super::ledger::ACKNOWLEDGED)?,
         purged,
     })
 }
@@ -168,6 +179,12 @@ fn read_ledger(transaction: &WriteTransaction, master: &MasterKey) -> Result<Kno
 fn open_segments(disk: &Arc<dyn Disk>, ledger: &Ledger, known: &Known, open_files: &Arc<OpenFiles>) -> Result<SegmentList, OpenError> {
     let present = disk.list("log").map_err(StorageFault::from)?;
     let is_present = |name: &str| present.iter().any(|file| name.strip_prefix("log/") == Some(file.as_str()));
+    // A row is written before its file is made, so that a file beyond the last row can only come from a later ledger.
+    let last = known.files.last().map_or(0, |(number, _)| *number);
+    let number_of = |file: &str| file.strip_suffix(".redb").and_then(|stem| stem.trim_end_matches(".sealed").parse::<u64>().ok());
+    if let Some(newer) = present.iter().find(|file| number_of(file).is_some_and(|number| number > last)) {
+        return Err(OpenError::UnknownFile { name: format!("log/{newer}") });
+    }
     let mut keep = Vec::new();
     let mut list = SegmentList::default();
     for (number, record) in &known.files {
@@ -175,7 +192,7 @@ fn open_segments(disk: &Arc<dyn Disk>, ledger: &Ledger, known: &Known, open_file
         match record.state {
             FileState::Creating => {
                 // It was never written to: made anew, whatever the crash has left of it.
-                let segment = LiveSegment::create(disk.as_ref(), *number, known.epoch)?;
+                let segment = LiveSegment::create(disk.as_ref(), *number, known.epoch, list.last(known.floor).id)?;
                 ledger.write(|transaction| record_file(transaction, *number, FileState::Open, None))?;
                 keep.push(original);
                 list.segments.push(Segment::Live(Arc::new(segment)));
@@ -184,7 +201,9 @@ fn open_segments(disk: &Arc<dyn Disk>, ledger: &Ledger, known: &Known, open_file
                 if !is_present(&original) {
                     return Err(OpenError::MissingFile { name: original });
                 }
-                list.segments.push(Segment::Live(Arc::new(LiveSegment::open(disk.as_ref(), *number)?)));
+                let segment = LiveSegment::open(disk.as_ref(), *number, known.epoch)?
+                    .ok_or_else(|| OpenError::WrongFile { name: original.clone() })?;
+                list.segments.push(Segment::Live(Arc::new(segment)));
                 keep.push(original);
             }
             FileState::Sealed => {
@@ -225,16 +244,31 @@ fn open_segments(disk: &Arc<dyn Disk>, ledger: &Ledger, known: &Known, open_file
     Ok(list)
 }
 
+/// The newest event of the log; an error when an event that was acknowledged must lie behind the end of a segment.
+fn check_length(list: &SegmentList, known: &Known) -> Result<Position, OpenError> {
+    let mut last = known.floor;
+    for segment in &list.segments {
+        if last.id < segment.follows() {
+            return Err(OpenError::LogTooShort { found: last.id.0, known: segment.follows().0 });
+        }
+        last = last.max(segment.reads().span().map_or(last, |(_, last)| last));
+    }
+    if last.id.0 < known.acknowledged {
+        return Err(OpenError::LogTooShort { found: last.id.0, known: known.acknowledged });
+    }
+    Ok(last)
+}
+
 impl Inner {
     /// Makes the file of a new segment and takes it into the ledger's list.
     pub(super) fn create_segment(&self, number: u64) -> Result<Arc<LiveSegment>, StorageFault> {
-        create_segment(self.disk.as_ref(), &self.ledger, number, self.epoch)
+        create_segment(self.disk.as_ref(), &self.ledger, number, self.epoch, self.tail.borrow().id)
     }
 }
 
-fn create_segment(disk: &dyn Disk, ledger: &Ledger, number: u64, epoch: u32) -> Result<Arc<LiveSegment>, StorageFault> {
+fn create_segment(disk: &dyn Disk, ledger: &Ledger, number: u64, epoch: u32, follows: EventId) -> Result<Arc<LiveSegment>, StorageFault> {
     ledger.write(|transaction| record_file(transaction, number, FileState::Creating, None))?;
-    let segment = LiveSegment::create(disk, number, epoch)?;
+    let segment = LiveSegment::create(disk, number, epoch, follows)?;
     ledger.write(|transaction| record_file(transaction, number, FileState::Open, None))?;
     Ok(Arc::new(segment))
 }
@@ -258,6 +292,9 @@ impl Store {
         if !has_ledger && log.iter().any(|name| name.ends_with(".redb")) {
             return Err(OpenError::MissingLedger);
         }
+        if has_ledger {
+            Ledger::check_format(disk.as_ref())?;
+        }
         let ledger = Ledger::open(disk.as_ref())?;
         let known = ledger.write(|transaction| read_ledger(transaction, master))?;
         let secrets = known.secrets.clone()?;
@@ -266,14 +303,10 @@ impl Store {
         let has_open = list.segments.last().is_some_and(|segment| matches!(segment, Segment::Live(_)));
         if !has_open {
             let number = known.files.last().map_or(1, |(number, _)| number + 1);
-            list.segments.push(Segment::Live(create_segment(disk.as_ref(), &ledger, number, known.epoch)?));
+            list.segments.push(Segment::Live(create_segment(disk.as_ref(), &ledger, number, known.epoch, known.floor.id)?));
         }
-        let last = list.segments.iter().filter_map(|segment| segment.reads().span()).map(|(_, last)| last).max().unwrap_or(Position::START);
-        let acknowledged = known.purged.values().copied().max().unwrap_or(Position::START).max(known.floor);
-        let last = last.max(known.floor);
-        if last.id < acknowledged.id {
-            return Err(OpenError::LogTooShort { found: last.id.0, known: acknowledged.id.0 });
-        }
+        let last = check_length(&list, &known)?;
+        ledger.note_tail(last.id);
         let Some(Segment::Live(open)) = list.segments.last() else {
             return Err(OpenError::MissingFile { name: live::file_name(0) });
         };
@@ -298,6 +331,7 @@ impl Store {
             epoch: known.epoch,
             segments: ArcSwap::from_pointee(list),
             changing: Mutex::new(()),
+            retiring: Mutex::new(()),
             open_files,
             stalled: AtomicBool::new(false),
             tail: watch::Sender::new(last),
@@ -349,10 +383,40 @@ impl Store {
     }
 }
 
+/// Tells the sink when the thread that holds this panics; nothing it had begun can be trusted then.
+pub(super) struct PanicWatch<'a> {
+    pub sink: &'a FaultSink,
+    pub thread: &'static str,
+}
+
+impl Drop for PanicWatch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.sink.report(&StorageFault::Panicked { thread: self.thread });
+        }
+    }
+}
+
+/// Closes the queue however the writer ends: whoever waits is told that the outcome is unknown, by dropping its sender.
+struct QueueEnd<'a>(&'a Queue);
+
+impl Drop for QueueEnd<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+        drop(self.0.take(std::time::Duration::ZERO));
+    }
+}
+
 fn write_until_closed(inner: &Inner) {
+    let _end = QueueEnd(&inner.queue);
+    let _watch = PanicWatch { sink: &inner.sink, thread: "log" };
     let mut writer = inner.writer();
     loop {
         let batch = inner.queue.take(writer.patience());
+        // Nothing is acknowledged after a fault, whichever file it is in.
+        if inner.sink.has_failed() {
+            return;
+        }
         let is_idle = batch.waiting.is_empty();
         let step = writer
             .commit(inner, batch.waiting)
@@ -360,9 +424,6 @@ fn write_until_closed(inner: &Inner) {
             .and_then(|()| writer.rotate_if_due(inner));
         if let Err(fault) = step {
             inner.sink.report(&fault);
-            inner.queue.close();
-            // Whoever waits is told that the outcome is unknown, by dropping its sender.
-            drop(inner.queue.take(std::time::Duration::ZERO));
             return;
         }
         if batch.closed && is_idle {
@@ -372,6 +433,7 @@ fn write_until_closed(inner: &Inner) {
 }
 
 fn seal_until_closed(inner: &Inner) {
+    let _watch = PanicWatch { sink: &inner.sink, thread: "seal" };
     // Sealing gives way to publishing and reading.
     let _nice = rustix::process::setpriority_process(None, 5);
     loop {
@@ -386,7 +448,7 @@ fn seal_until_closed(inner: &Inner) {
             state.due = false;
         }
         loop {
-            if inner.maintenance.lock().unwrap_or_else(PoisonError::into_inner).closing {
+            if inner.sink.has_failed() || inner.maintenance.lock().unwrap_or_else(PoisonError::into_inner).closing {
                 return;
             }
             match inner.seal_one() {
@@ -412,6 +474,12 @@ impl StoreThreads {
         inner.maintenance_wake.notify_all();
         let _ended = self.maintenance.join();
         inner.ledger.stop();
+        // The last act at all: the ledger learns how far the log has come.
+        if !inner.sink.has_failed()
+            && let Err(fault) = inner.ledger.write(|_| Ok(()))
+        {
+            inner.sink.report(&fault);
+        }
         info!(tail = self.store.tail().id.0, "The store is closed");
     }
 }

@@ -1,6 +1,7 @@
 //! An event made ready for the log by its publisher's thread, so that the writer only copies.
 
-use std::hash::Hasher;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use minicbor::{Decode, Encode};
 use siphasher::sip128::{Hasher128, SipHasher24};
@@ -14,6 +15,29 @@ use crate::domain::time::Timestamp;
 
 /// 128 bits that stand for (company, dedupe key); equal ones are the same key.
 pub(super) type DedupeHash = u128;
+
+/// Dedupe keys by their hashes. These are keyed hashes already, which nobody outside can steer: they are not hashed again.
+pub(super) type DedupeMap = HashMap<DedupeHash, DedupeEntry, BuildHasherDefault<LowHalf>>;
+
+/// Takes the lower 64 bits of a [`DedupeHash`] as they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LowHalf(u64);
+
+impl Hasher for LowHalf {
+    fn write(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(8) {
+            self.0 = part.iter().rev().fold(self.0, |sum, byte| sum.rotate_left(8) ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = low_half(hash);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// Where a dedupe key was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

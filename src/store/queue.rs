@@ -6,8 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
+use super::answer::{Answerer, Promise};
 use super::prepared::PreparedEvent;
 use super::{AppendError, StoreOptions};
 use crate::domain::event::Receipt;
@@ -19,8 +18,8 @@ pub(super) type Outcomes = Vec<Result<Receipt, AppendError>>;
 /// One caller's events and where its answer goes.
 #[derive(Debug)]
 pub(super) enum Waiting {
-    One(PreparedEvent, oneshot::Sender<Result<Receipt, AppendError>>),
-    Group(Vec<PreparedEvent>, oneshot::Sender<Outcomes>),
+    One(PreparedEvent, Answerer<Result<Receipt, AppendError>>),
+    Group(Vec<PreparedEvent>, Answerer<Outcomes>),
 }
 
 impl Waiting {
@@ -50,8 +49,8 @@ impl Waiting {
 /// Where an answer goes, and to how many events.
 #[derive(Debug)]
 pub(super) enum Caller {
-    One(oneshot::Sender<Result<Receipt, AppendError>>),
-    Group(usize, oneshot::Sender<Outcomes>),
+    One(Answerer<Result<Receipt, AppendError>>),
+    Group(usize, Answerer<Outcomes>),
 }
 
 #[derive(Debug, Default)]
@@ -163,8 +162,12 @@ pub enum Appending {
     /// The answer is known already.
     Known(Option<Result<Receipt, AppendError>>),
     /// The writer has it.
-    Queued(oneshot::Receiver<Result<Receipt, AppendError>>),
+    Queued(Queued),
 }
+
+/// An event that the writer has.
+#[derive(Debug)]
+pub struct Queued(pub(super) Promise<Result<Receipt, AppendError>>);
 
 impl Future for Appending {
     type Output = Result<Receipt, AppendError>;
@@ -172,7 +175,7 @@ impl Future for Appending {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
             Self::Known(answer) => Poll::Ready(answer.take().unwrap_or(Err(AppendError::Unknown))),
-            Self::Queued(receiver) => Pin::new(receiver).poll(context).map(|answer| answer.unwrap_or(Err(AppendError::Unknown))),
+            Self::Queued(Queued(promise)) => Pin::new(promise).poll(context).map(|answer| answer.unwrap_or(Err(AppendError::Unknown))),
         }
     }
 }
@@ -182,7 +185,7 @@ impl Future for Appending {
 pub struct AppendingAll {
     /// Answers that were known before, by place; the rest comes from the writer in order.
     pub(super) known: Vec<Option<Result<Receipt, AppendError>>>,
-    pub(super) queued: Option<oneshot::Receiver<Outcomes>>,
+    pub(super) queued: Option<Promise<Outcomes>>,
 }
 
 impl AppendingAll {
@@ -192,7 +195,7 @@ impl AppendingAll {
     /// `Unknown` when the writer ended before it answered.
     pub async fn outcomes(self) -> Result<Vec<Result<Receipt, AppendError>>, AppendError> {
         let mut written = match self.queued {
-            Some(queued) => queued.await.map_err(|_| AppendError::Unknown)?,
+            Some(queued) => queued.await.ok_or(AppendError::Unknown)?,
             None => Vec::new(),
         }
         .into_iter();

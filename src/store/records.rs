@@ -17,6 +17,9 @@ pub(super) struct SegmentMeta {
     /// Set when the segment was sealed.
     #[n(3)]
     pub summary: Option<SegmentSummary>,
+    /// The newest event of the log when the segment was made: the segments before it end with it or later.
+    #[n(4)]
+    pub follows_id: u64,
 }
 
 /// The content of a sealed segment in numbers.

@@ -1,9 +1,9 @@
 //! Retention: whole segments go when every event in them has expired.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::PoisonError;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::ledger::{FILES, PURGED, SETTINGS};
 use super::records::{self, FileState, PurgedRecord};
@@ -26,6 +26,8 @@ pub struct Dropped {
 
 impl Inner {
     fn drop_expired(&self) -> Result<Dropped, StorageFault> {
+        // One at a time: two would remove the same file, and the second one would find it gone.
+        let _retiring = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
         let cutoff = self.cutoff();
         let mut dropped = Dropped::default();
         loop {
@@ -37,8 +39,15 @@ impl Inner {
             let name = sealed::file_name(number);
             let mut purged: HashMap<CompanyId, Position> = HashMap::new();
             for company in oldest.companies()? {
-                if let Some(last) = oldest.last_of(company)? {
-                    purged.insert(company, last);
+                match oldest.last_of(company) {
+                    Ok(Some(of_company)) => drop(purged.insert(company, of_company)),
+                    Ok(None) => {}
+                    // Damage does not keep a segment for ever; what is lost is reported rather too often.
+                    Err(StorageFault::Corrupt(corrupt)) => {
+                        warn!(segment = number, "Retention finds damaged data: {corrupt}");
+                        purged.insert(company, last);
+                    }
+                    Err(fault) => return Err(fault),
                 }
             }
             let bytes = self.disk.disk_bytes(&name)?;
@@ -61,6 +70,7 @@ impl Inner {
                 known.extend(purged.iter().map(|(company, last)| (*company, *last)));
                 known
             });
+            oldest.give_up()?;
             self.change_segments(|list| list.segments.retain(|segment| segment.reads().number() != number));
             self.disk.remove(&name)?;
             self.disk.sync_folder("log")?;
@@ -89,19 +99,13 @@ impl Store {
         Ok(dropped)
     }
 
-    /// Whether the machine's clock is not believed; retention and time then go on from the log's own time.
-    ///
-    /// # Errors
-    /// Never; the result is the state after the operator has confirmed the clock.
-    #[must_use]
-    pub fn accept_clock(&self) -> bool {
-        let inner = Arc::clone(&self.inner);
-        let mut guard = inner.guard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        guard.accept(inner.clock.now(), inner.clock.monotonic());
-        guard.is_in_doubt()
+    /// Believes the machine's clock from now on, as the operator says.
+    pub fn accept_clock(&self) {
+        let inner = &self.inner;
+        inner.guard.lock().unwrap_or_else(PoisonError::into_inner).accept(inner.clock.now(), inner.clock.monotonic());
     }
 
-    /// Bytes that retention has not reached yet: `(segment, last event, disk bytes)` of each sealed segment, oldest first.
+    /// What retention has not reached yet: number, last event and bytes on disk of each sealed segment, oldest first.
     #[must_use]
     pub fn sealed_segments(&self) -> Vec<(u64, Position, u64)> {
         let list = self.inner.segments.load();

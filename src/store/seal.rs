@@ -83,30 +83,33 @@ pub(super) fn read_dedupe_row(hash: DedupeHash, row: DedupeRow) -> Option<Dedupe
     (dedupe_row(hash, &entry) == row).then_some(entry)
 }
 
-/// Writes a chunk into its company's table, in as many rows as it needs.
-pub(super) fn insert_chunk(
+/// Writes chunks into their company's table, each in as many rows as it needs; they follow all that is there.
+pub(super) fn insert_chunks<'a>(
     transaction: &WriteTransaction,
     tables: &CompanyTables,
-    key: ChunkKey,
-    chunk: &Chunk,
+    chunks: impl IntoIterator<Item = &'a Chunk>,
 ) -> Result<(), StorageFault> {
     let mut events = transaction.open_table(tables.events())?;
     let mut cursor = events.upper_bound_mut(std::ops::Bound::<ChunkKey>::Unbounded)?;
-    let bytes = chunk.bytes();
-    if bytes.len() <= CHUNK_BYTES_MAX {
-        cursor.insert_before(key, bytes.as_ref())?;
-        return cursor.close().map_err(StorageFault::from);
-    }
-    let mut parts = transaction.open_table(PARTS)?;
-    let mut start = 0;
-    for (number, length) in (0_u32..).zip(part_lengths(bytes.len())) {
-        let row = bytes.get(start..start + length).unwrap_or_default();
-        if number == 0 {
-            cursor.insert_before(key, row)?;
-        } else {
-            parts.insert((key.1, number), row)?;
+    for chunk in chunks {
+        let Some(first) = chunk.record(0) else { continue };
+        let key = chunk_key(first.created, first.id);
+        let bytes = chunk.bytes();
+        if bytes.len() <= CHUNK_BYTES_MAX {
+            cursor.insert_before(key, bytes.as_ref())?;
+            continue;
         }
-        start += length;
+        let mut parts = transaction.open_table(PARTS)?;
+        let mut start = 0;
+        for (number, length) in (0_u32..).zip(part_lengths(bytes.len())) {
+            let row = bytes.get(start..start + length).unwrap_or_default();
+            if number == 0 {
+                cursor.insert_before(key, row)?;
+            } else {
+                parts.insert((key.1, number), row)?;
+            }
+            start += length;
+        }
     }
     cursor.close().map_err(StorageFault::from)
 }
@@ -136,7 +139,7 @@ impl CompanyWriter<'_> {
         let Some((created, id)) = self.builder.first() else { return Ok(()) };
         let Some(chunk) = self.builder.finish(self.company) else { return Ok(()) };
         let key = chunk_key(created, id);
-        insert_chunk(self.transaction, &self.tables, key, &chunk)?;
+        insert_chunks(self.transaction, &self.tables, [&chunk])?;
         self.transaction.open_table(self.tables.ids())?.insert(key.1, key.0)?;
         for (kind, count) in std::mem::take(&mut self.kinds) {
             self.types.insert((kind, key.0, key.1), count);
@@ -240,7 +243,13 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
             names.insert(kind, name)?;
         }
         let mut meta = transaction.open_table(META)?;
-        let about = SegmentMeta { format: records::STORE_FORMAT, number: segment.number, epoch, summary: Some(summary) };
+        let about = SegmentMeta {
+            format: records::STORE_FORMAT,
+            number: segment.number,
+            epoch,
+            summary: Some(summary),
+            follows_id: segment.follows.0,
+        };
         meta.insert("about", records::encode(&about)?.as_slice())?;
         meta.insert("filter", Bloom::of(hashes.iter().copied()).as_bytes())?;
     }

@@ -1,10 +1,10 @@
 //! A sealed segment: dense chunks and sorted indexes in a file that never changes again.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
-use redb::{Builder, OwnedAccessGuard, ReadOnlyDatabase, ReadableDatabase, ReadableTable};
+use redb::{Builder, OwnedAccessGuard, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StorageFault;
 use super::bloom::Bloom;
@@ -15,7 +15,7 @@ use super::prepared::{DedupeEntry, DedupeHash};
 use super::records::{self, SegmentMeta, SegmentSummary};
 use super::seal::{IndexHash, read_dedupe_row};
 use super::segment::{KindNames, SegmentReads, fetch_chunk};
-use super::tables::{ChunkKey, CompanyTables, DEDUPE, META, NAMES, TypeKey};
+use super::tables::{ChunkKey, CompanyTables, DEDUPE, DedupeRow, META, NAMES, TypeKey};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
@@ -37,10 +37,47 @@ pub(super) fn unfinished_name(number: u64) -> String {
     format!("log/{number}.sealing")
 }
 
-/// What is open of a sealed file.
+/// What is open of a sealed file. It never changes, so one view of it and the tables once found serve all readers.
 struct OpenFile {
-    database: ReadOnlyDatabase,
+    companies: RwLock<HashMap<CompanyId, Arc<CompanyReads>>>,
+    dedupe: Option<ReadOnlyTable<u128, DedupeRow>>,
+    transaction: ReadTransaction,
+    /// Keeps the file open.
+    _database: ReadOnlyDatabase,
     names: KindNames,
+}
+
+/// The tables of one company; none when it has no events in the file.
+struct CompanyReads {
+    events: Option<ReadOnlyTable<ChunkKey, &'static [u8]>>,
+    ids: Option<ReadOnlyTable<u64, u64>>,
+    types: Option<ReadOnlyTable<TypeKey, u32>>,
+}
+
+impl OpenFile {
+    fn new(database: ReadOnlyDatabase) -> Result<Self, StorageFault> {
+        let transaction = database.begin_read()?;
+        let names = match existing(transaction.open_table(NAMES))? {
+            Some(table) => KindNames::read(&table)?,
+            None => KindNames::default(),
+        };
+        let dedupe = existing(transaction.open_table(DEDUPE))?;
+        Ok(Self { companies: RwLock::default(), dedupe, transaction, _database: database, names })
+    }
+
+    fn company(&self, company: CompanyId) -> Result<Arc<CompanyReads>, StorageFault> {
+        if let Some(reads) = self.companies.read().unwrap_or_else(PoisonError::into_inner).get(&company) {
+            return Ok(Arc::clone(reads));
+        }
+        let tables = CompanyTables::of(company);
+        let reads = Arc::new(CompanyReads {
+            events: existing(self.transaction.open_table(tables.events()))?,
+            ids: existing(self.transaction.open_table(tables.ids()))?,
+            types: existing(self.transaction.open_table(tables.types()))?,
+        });
+        self.companies.write().unwrap_or_else(PoisonError::into_inner).insert(company, Arc::clone(&reads));
+        Ok(reads)
+    }
 }
 
 impl std::fmt::Debug for OpenFile {
@@ -61,16 +98,25 @@ impl OpenFiles {
         drop(open);
         drop(closed);
     }
+
+    fn forget(&self, file: &Arc<OpenFile>) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|kept| !Arc::ptr_eq(kept, file));
+    }
 }
 
 /// A sealed segment; its file is opened when it is first read from.
 #[derive(Debug)]
 pub(super) struct SealedSegment {
     number: u64,
+    /// The newest event of the log when the segment was made.
+    pub follows: EventId,
     disk: Arc<dyn Disk>,
     pub summary: SegmentSummary,
     filter: Bloom,
     file: Mutex<Weak<OpenFile>>,
+    /// Set when retention has given the segment up: who still reads it goes on, although its name is gone.
+    given_up: OnceLock<Arc<OpenFile>>,
     open_files: Arc<OpenFiles>,
 }
 
@@ -112,7 +158,16 @@ impl SealedSegment {
         }
         let summary = about.summary.filter(|_| about.number == number).ok_or_else(missing)?;
         let filter = table.get("filter")?.and_then(|bytes| Bloom::from_bytes(bytes.value())).ok_or_else(missing)?;
-        Ok(Self { number, disk: Arc::clone(disk), summary, filter, file: Mutex::new(Weak::new()), open_files: Arc::clone(open_files) })
+        Ok(Self {
+            number,
+            follows: EventId(about.follows_id),
+            disk: Arc::clone(disk),
+            summary,
+            filter,
+            file: Mutex::new(Weak::new()),
+            given_up: OnceLock::new(),
+            open_files: Arc::clone(open_files),
+        })
     }
 
     fn file(&self) -> Result<Arc<OpenFile>, StorageFault> {
@@ -121,30 +176,34 @@ impl SealedSegment {
             return Ok(open);
         }
         let database = open_database(self.disk.as_ref(), &file_name(self.number))?;
-        let names = match existing(database.begin_read()?.open_table(NAMES))? {
-            Some(table) => KindNames::read(&table)?,
-            None => KindNames::default(),
-        };
-        let open = Arc::new(OpenFile { database, names });
+        let open = Arc::new(OpenFile::new(database)?);
         *file = Arc::downgrade(&open);
         self.open_files.keep(&open);
         Ok(open)
     }
 
+    /// Gets the segment ready to lose its name: it stays open for those who read it now, and is closed after the last of
+    /// them, so that its blocks are free then.
+    pub fn give_up(&self) -> Result<(), StorageFault> {
+        let file = self.file()?;
+        self.open_files.forget(&file);
+        // A second time changes nothing.
+        let _set = self.given_up.set(file);
+        Ok(())
+    }
+
     /// All companies that have events here.
     pub fn companies(&self) -> Result<Vec<CompanyId>, StorageFault> {
         let file = self.file()?;
-        let transaction = file.database.begin_read()?;
-        let tables = transaction.list_tables()?;
+        let tables = file.transaction.list_tables()?;
         Ok(tables.filter_map(|table| redb::TableHandle::name(&table).strip_prefix("events/")?.parse().ok().map(CompanyId)).collect())
     }
 
     /// The newest event of a company here.
     pub fn last_of(&self, company: CompanyId) -> Result<Option<Position>, StorageFault> {
         let file = self.file()?;
-        let transaction = file.database.begin_read()?;
-        let tables = CompanyTables::of(company);
-        let Some(events) = existing(transaction.open_table(tables.events()))? else { return Ok(None) };
+        let reads = file.company(company)?;
+        let Some(events) = &reads.events else { return Ok(None) };
         let Some((key, _)) = events.last()? else { return Ok(None) };
         let Some(chunk) = self.chunk(company, key.value())? else { return Ok(None) };
         Ok(chunk.record(chunk.count().saturating_sub(1)).map(|record| Position { created: record.created, id: record.id }))
@@ -153,8 +212,7 @@ impl SealedSegment {
     /// Every dedupe row as it lies in the file; none in the place of a damaged one.
     pub fn dedupe_rows(&self) -> Result<Vec<(DedupeHash, Option<DedupeEntry>)>, StorageFault> {
         let file = self.file()?;
-        let transaction = file.database.begin_read()?;
-        let Some(table) = existing(transaction.open_table(DEDUPE))? else { return Ok(Vec::new()) };
+        let Some(table) = &file.dedupe else { return Ok(Vec::new()) };
         let rows = table.iter()?.map(|row| row.map(|(hash, value)| (hash.value(), read_dedupe_row(hash.value(), value.value()))));
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -181,18 +239,16 @@ impl SealedSegment {
     /// A company's rows of `ids` as they lie in the file.
     pub fn id_rows(&self, company: CompanyId) -> Result<Vec<(u64, u64)>, StorageFault> {
         let file = self.file()?;
-        let transaction = file.database.begin_read()?;
-        let tables = CompanyTables::of(company);
-        let Some(table) = existing(transaction.open_table(tables.ids()))? else { return Ok(Vec::new()) };
+        let reads = file.company(company)?;
+        let Some(table) = &reads.ids else { return Ok(Vec::new()) };
         Ok(table.iter()?.map(|row| row.map(|(id, created)| (id.value(), created.value()))).collect::<Result<_, _>>()?)
     }
 
     /// A company's rows of `types` as they lie in the file.
     pub fn type_rows(&self, company: CompanyId) -> Result<Vec<(TypeKey, u32)>, StorageFault> {
         let file = self.file()?;
-        let transaction = file.database.begin_read()?;
-        let tables = CompanyTables::of(company);
-        let Some(table) = existing(transaction.open_table(tables.types()))? else { return Ok(Vec::new()) };
+        let reads = file.company(company)?;
+        let Some(table) = &reads.types else { return Ok(Vec::new()) };
         Ok(table.iter()?.map(|row| row.map(|(key, count)| (key.value(), count.value()))).collect::<Result<_, _>>()?)
     }
 }
@@ -204,18 +260,16 @@ impl SegmentReads for SealedSegment {
 
     fn chunk(&self, company: CompanyId, key: ChunkKey) -> Result<Option<Chunk>, StorageFault> {
         let file = self.file()?;
-        let transaction = file.database.begin_read()?;
-        let tables = CompanyTables::of(company);
-        let Some(events) = existing(transaction.open_table(tables.events()))? else { return Ok(None) };
+        let reads = file.company(company)?;
+        let Some(events) = &reads.events else { return Ok(None) };
         let Some(row) = events.get_owned(key)? else { return Ok(None) };
-        fetch_chunk(&transaction, self.number, company, key, Bytes::from_owner(PageOwner(row))).map(Some)
+        fetch_chunk(&file.transaction, self.number, company, key, Bytes::from_owner(PageOwner(row))).map(Some)
     }
 
     fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault> {
         let file = self.file()?;
-        let transaction = file.database.begin_read()?;
-        let tables = CompanyTables::of(company);
-        let Some(events) = existing(transaction.open_table(tables.events()))? else { return Ok(Vec::new()) };
+        let reads = file.company(company)?;
+        let Some(events) = &reads.events else { return Ok(Vec::new()) };
         let at = (position.created.as_micros(), position.id.0);
         let mut keys = Vec::with_capacity(limit.min(64));
         if ascending {
@@ -243,12 +297,11 @@ impl SegmentReads for SealedSegment {
         limit: usize,
     ) -> Result<Vec<ChunkKey>, StorageFault> {
         let file = self.file()?;
-        let transaction = file.database.begin_read()?;
-        let tables = CompanyTables::of(company);
-        let Some(types) = existing(transaction.open_table(tables.types()))? else { return Ok(Vec::new()) };
+        let reads = file.company(company)?;
+        let Some(types) = &reads.types else { return Ok(Vec::new()) };
         let (created, id) = (position.created.as_micros(), position.id.0);
         // Ascending: what lies above the position is in the one chunk that may hold the position itself, or in later ones.
-        let first = match existing(transaction.open_table(tables.events()))? {
+        let first = match &reads.events {
             Some(events) if ascending => events.range(..=(created, id))?.next_back().transpose()?.map(|row| row.0.value()),
             _ => None,
         };
@@ -277,9 +330,8 @@ impl SegmentReads for SealedSegment {
 
     fn key_of_id(&self, company: CompanyId, id: EventId) -> Result<Option<ChunkKey>, StorageFault> {
         let file = self.file()?;
-        let transaction = file.database.begin_read()?;
-        let tables = CompanyTables::of(company);
-        let Some(ids) = existing(transaction.open_table(tables.ids()))? else { return Ok(None) };
+        let reads = file.company(company)?;
+        let Some(ids) = &reads.ids else { return Ok(None) };
         let Some(row) = ids.range(..=id.0)?.next_back() else { return Ok(None) };
         let (first_id, first_created) = row?;
         Ok(Some((first_created.value(), first_id.value())))
@@ -298,8 +350,7 @@ impl SegmentReads for SealedSegment {
             return Ok(None);
         }
         let file = self.file()?;
-        let transaction = file.database.begin_read()?;
-        let Some(table) = existing(transaction.open_table(DEDUPE))? else { return Ok(None) };
+        let Some(table) = &file.dedupe else { return Ok(None) };
         let Some(row) = table.get(hash)? else { return Ok(None) };
         let damaged = || StorageFault::Record(format!("segment {}, a dedupe key of event {}", self.number, row.value().0));
         read_dedupe_row(hash, row.value()).ok_or_else(damaged).map(Some)

@@ -71,6 +71,14 @@ impl Segment {
             Self::Sealed(segment) => segment.as_ref(),
         }
     }
+
+    /// The newest event of the log when the segment was made.
+    pub fn follows(&self) -> EventId {
+        match self {
+            Self::Live(segment) => segment.follows,
+            Self::Sealed(segment) => segment.follows,
+        }
+    }
 }
 
 /// All segments, oldest first; swapped as a whole when one is added, sealed or dropped.
@@ -84,6 +92,11 @@ impl SegmentList {
     pub fn sealed_below(&self) -> u64 {
         let first_live = self.segments.iter().find(|segment| matches!(segment, Segment::Live(_)));
         first_live.map_or(u64::MAX, |segment| segment.reads().number())
+    }
+
+    /// The newest event, or `floor` when it is newer.
+    pub fn last(&self, floor: Position) -> Position {
+        self.segments.iter().filter_map(|segment| segment.reads().span()).map(|(_, last)| last).fold(floor, Position::max)
     }
 
     pub fn sealed_count(&self) -> usize {

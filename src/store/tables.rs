@@ -25,7 +25,8 @@ pub(super) type TypesTable<'a> = TableDefinition<'a, TypeKey, u32>;
 /// `(first id, n)` → the n-th further row of a chunk that is longer than one row, counted from 1.
 pub(super) const PARTS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("parts");
 
-/// First id of a commit → its dedupe rows, each 40 bytes: hash u128, id u64, created u64, fingerprint u64. Open segments only.
+/// First id of a commit → its dedupe keys, each 40 bytes (hash u128, id u64, created u64, fingerprint u64), and the XXH3-64
+/// of them. Open segments only.
 pub(super) const DEDUPE_LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("dedupe_log");
 
 /// Id, created (µs), fingerprint of the content, and 32 bits of a hash over these and the key.
@@ -40,7 +41,7 @@ pub(super) const NAMES: TableDefinition<u32, &[u8]> = TableDefinition::new("name
 /// `about` → a [`super::records::SegmentMeta`]; `filter` → the membership filter of `dedupe` (sealed only).
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
-/// Bytes of one row of `dedupe_log`.
+/// Bytes of one key in `dedupe_log`.
 pub(super) const DEDUPE_ROW_BYTES: usize = 40;
 
 /// Names of the tables that each company has for itself.

@@ -1,19 +1,20 @@
 //! The log's only writer: takes what waits, one transaction, commit, then tells.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redb::Durability;
 use tracing::{info, warn};
 
+use super::answer::Wakes;
 use super::chunk::{Chunk, ChunkBuilder};
-use super::live::{LiveSegment, pack_dedupe};
-use super::prepared::{DedupeEntry, DedupeHash, PreparedEvent, number_text};
+use super::live::{LiveSegment, pack_commit};
+use super::prepared::{DedupeEntry, DedupeMap, PreparedEvent, number_text};
 use super::queue::{Caller, Outcomes, Waiting};
-use super::seal::{chunk_target, insert_chunk};
+use super::seal::{chunk_target, insert_chunks};
 use super::segment::Segment;
-use super::tables::{CompanyTables, DEDUPE_LOG, NAMES, chunk_key};
+use super::tables::{CompanyTables, DEDUPE_LOG, NAMES};
 use super::{AppendError, Inner, StorageFault};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
@@ -82,14 +83,9 @@ impl Writer {
     }
 
     /// Gives ids to what is new, and finds what is not.
-    fn decide(
-        &self,
-        inner: &Inner,
-        events: &[PreparedEvent],
-        created: Timestamp,
-    ) -> Result<(Vec<Decision>, HashMap<DedupeHash, DedupeEntry>), StorageFault> {
+    fn decide(&self, inner: &Inner, events: &[PreparedEvent], created: Timestamp) -> Result<(Vec<Decision>, DedupeMap), StorageFault> {
         let mut next = if inner.faults.ids_from_counter { self.counter } else { self.last.id.0 };
-        let mut fresh: HashMap<DedupeHash, DedupeEntry> = HashMap::new();
+        let mut fresh: DedupeMap = DedupeMap::default();
         let mut decisions = Vec::with_capacity(events.len());
         let list = inner.segments.load();
         let cutoff = inner.cutoff_at(created);
@@ -127,22 +123,12 @@ impl Writer {
     }
 
     /// One transaction, on disk when this returns.
-    fn write(
-        &mut self,
-        inner: &Inner,
-        new: &[(&PreparedEvent, Receipt)],
-        dedupe: &HashMap<DedupeHash, DedupeEntry>,
-    ) -> Result<Plan, StorageFault> {
+    fn write(&mut self, inner: &Inner, new: &[(&PreparedEvent, Receipt)], dedupe: &DedupeMap) -> Result<Plan, StorageFault> {
         let plan = Plan::of(&self.open, new);
         let mut transaction = self.open.database.begin_write()?;
         transaction.set_durability(Durability::Immediate).map_err(|error| StorageFault::Record(error.to_string()))?;
         for (company, chunks) in &plan.chunks {
-            let tables = CompanyTables::of(*company);
-            for chunk in chunks {
-                if let Some(first) = chunk.record(0) {
-                    insert_chunk(&transaction, &tables, chunk_key(first.created, first.id), chunk)?;
-                }
-            }
+            insert_chunks(&transaction, &CompanyTables::of(*company), chunks)?;
         }
         if !plan.names.is_empty() {
             let mut names = transaction.open_table(NAMES)?;
@@ -150,10 +136,7 @@ impl Writer {
                 names.insert(*kind, name.as_ref())?;
             }
         }
-        let mut packed = Vec::with_capacity(dedupe.len() * super::tables::DEDUPE_ROW_BYTES);
-        for (hash, entry) in dedupe {
-            pack_dedupe(&mut packed, *hash, entry);
-        }
+        let packed = if dedupe.is_empty() { Vec::new() } else { pack_commit(dedupe) };
         let first_id = new.first().map_or(0, |(_, receipt)| receipt.id.0);
         if !packed.is_empty() && !inner.faults.dedupe_in_another_transaction {
             transaction.open_table(DEDUPE_LOG)?.insert(first_id, packed.as_slice())?;
@@ -168,7 +151,7 @@ impl Writer {
     }
 
     /// Lets readers see what was committed.
-    fn publish(&mut self, inner: &Inner, plan: Plan, dedupe: &HashMap<DedupeHash, DedupeEntry>, tail: Position) {
+    fn publish(&mut self, inner: &Inner, plan: Plan, dedupe: &DedupeMap, tail: Position) {
         {
             let mut index = self.open.index_mut();
             for (name, kind) in &plan.names {
@@ -193,6 +176,7 @@ impl Writer {
         self.unsettled = true;
         self.last = tail;
         self.counter = self.counter.max(tail.id.0);
+        inner.ledger.note_tail(tail.id);
         inner.options.metrics.show_tail(tail.id);
         inner.tail.send_replace(tail);
     }
@@ -241,6 +225,8 @@ impl Writer {
         inner.change_segments(|list| list.segments.push(Segment::Live(Arc::clone(&next))));
         self.opened = None;
         self.unsettled = false;
+        // It may have been set while the segment that made room was being taken over.
+        inner.stalled.store(false, std::sync::atomic::Ordering::Release);
         info!(segment = closed.number, "Segment {} is closed, segment {number} is open", closed.number);
         inner.wake_maintenance();
         Ok(())
@@ -320,17 +306,19 @@ impl Plan {
 /// Hands each caller its answers.
 fn tell(callers: Vec<Caller>, answers: Outcomes) {
     let mut answers = answers.into_iter();
+    let mut wakes = Wakes::default();
     for caller in callers {
         // A caller that has gone away does not hear it; its events are stored all the same.
         match caller {
             Caller::One(sender) => {
                 if let Some(answer) = answers.next() {
-                    let _heard = sender.send(answer);
+                    sender.answer(answer, &mut wakes);
                 }
             }
             Caller::Group(count, sender) => {
-                let _heard = sender.send(answers.by_ref().take(count).collect());
+                sender.answer(answers.by_ref().take(count).collect(), &mut wakes);
             }
         }
     }
+    wakes.wake();
 }

@@ -106,11 +106,39 @@ struct State {
     dead: bool,
     /// Counts the lives; handles of an earlier one are dead.
     life: u64,
+    /// How often each file is open.
+    open: HashMap<u64, usize>,
+    /// What the store is doing, as the test says.
+    phase: &'static str,
+    target: Option<Target>,
+    /// What was under way when the power went: `phase: operation of which file`.
+    hit: Option<String>,
+}
+
+/// What the power loss is waited for instead of a number of operations.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The phase and the operation, as the census names them.
+    pub event: String,
+    /// How many of these pass before.
+    pub passing: u64,
 }
 
 /// The disk; a clone is the same one.
 #[derive(Debug, Clone, Default)]
 pub struct SimDisk(Arc<Mutex<State>>);
+
+/// What kind of file or folder has a name.
+fn class_of(name: &str) -> &'static str {
+    match name {
+        "" => "a file without a name",
+        "log" => "log folder",
+        "ledger.redb" => "ledger",
+        _ if name.ends_with(".sealing") => "sealing",
+        _ if name.ends_with(".sealed.redb") => "sealed",
+        _ => "open",
+    }
+}
 
 fn power_is_gone() -> io::Error {
     io::Error::other("the power is gone")
@@ -118,13 +146,32 @@ fn power_is_gone() -> io::Error {
 
 impl State {
     /// Counts an operation; an error once the power is gone. The last operation may still reach the platter.
-    fn tick(&mut self) -> io::Result<()> {
+    fn tick(&mut self, operation: &str, name: &str) -> io::Result<()> {
         if self.dead {
             return Err(power_is_gone());
         }
         self.operations += 1;
         self.dead = self.operations >= self.crash_at;
+        // The first thing that closing a segment does is to note the next one in the ledger.
+        if self.phase == "committing" && class_of(name) == "ledger" {
+            self.phase = "rotating";
+        }
+        if self.dead || self.target.is_some() {
+            let event = format!("{}: {operation} {}", self.phase, class_of(name));
+            if let Some(target) = self.target.as_mut().filter(|target| target.event == event) {
+                self.dead |= target.passing == 0;
+                target.passing = target.passing.saturating_sub(1);
+            }
+            if self.dead {
+                self.hit = Some(event);
+            }
+        }
         Ok(())
+    }
+
+    fn tick_file(&mut self, operation: &str, file: u64) -> io::Result<()> {
+        let name = self.names.iter().find(|(_, named)| **named == file).map_or(String::new(), |(name, _)| name.clone());
+        self.tick(operation, &name)
     }
 
     fn finish(&self) -> io::Result<()> {
@@ -147,6 +194,23 @@ impl SimDisk {
         self.state().crash_at = u64::MAX;
     }
 
+    /// Lets the power go at a certain operation of a certain phase.
+    pub fn crash_at(&self, target: Target) {
+        let mut state = self.state();
+        state.crash_at = u64::MAX;
+        state.target = Some(target);
+    }
+
+    /// Says what the store is about to do.
+    pub fn enter(&self, phase: &'static str) {
+        self.state().phase = phase;
+    }
+
+    /// What the last power loss hit; none when nothing was under way.
+    pub fn take_hit(&self) -> Option<String> {
+        self.state().hit.take()
+    }
+
     pub fn is_dead(&self) -> bool {
         self.state().dead
     }
@@ -154,14 +218,18 @@ impl SimDisk {
     /// Takes the power away now, and brings it back: what was synced is there, of the rest what chance keeps.
     pub fn power_cycle(&self, chance: &mut Chance) {
         let mut state = self.state();
-        let kept = match chance.below(3) {
-            0 => 0,
-            1 => state.pending_names.len(),
-            _ => chance.below(state.pending_names.len() as u64 + 1) as usize,
-        };
-        let pending: Vec<NameChange> = state.pending_names.drain(..).take(kept).collect();
-        for change in &pending {
-            change.apply(&mut state.durable_names);
+        // Each folder keeps a beginning of its own changes.
+        let pending = std::mem::take(&mut state.pending_names);
+        for folder in ["", "log"] {
+            let of_folder: Vec<_> = pending.iter().filter(|change| change.folder() == folder).collect();
+            let kept = match chance.below(3) {
+                0 => 0,
+                1 => of_folder.len(),
+                _ => chance.below(of_folder.len() as u64 + 1) as usize,
+            };
+            for change in of_folder.into_iter().take(kept) {
+                change.apply(&mut state.durable_names);
+            }
         }
         state.names = state.durable_names.clone();
         let named: Vec<u64> = state.names.values().copied().collect();
@@ -176,6 +244,7 @@ impl SimDisk {
         state.life += 1;
         state.operations = 0;
         state.crash_at = u64::MAX;
+        state.target = None;
         state.dead = false;
     }
 
@@ -188,6 +257,33 @@ impl SimDisk {
             let place = (bit / 8) as usize % bytes.len();
             bytes[place] ^= 1 << (bit % 8);
         }
+    }
+
+    /// What the process sees of a file.
+    pub fn content(&self, name: &str) -> Vec<u8> {
+        let state = self.state();
+        state.files[&state.names[name]].live.clone()
+    }
+
+    /// Puts a file with this content in the place of `name`, synced.
+    pub fn put(&self, name: &str, content: Vec<u8>) {
+        let mut state = self.state();
+        state.next_file += 1;
+        let file = state.next_file;
+        state.files.insert(file, SimFile { durable: content.clone(), live: content, pending: Vec::new() });
+        state.names.insert(name.to_owned(), file);
+        state.durable_names.insert(name.to_owned(), file);
+    }
+
+    /// Every name with its content.
+    pub fn everything(&self) -> BTreeMap<String, Vec<u8>> {
+        self.names().into_iter().map(|name| (name.clone(), self.content(&name))).collect()
+    }
+
+    /// Files that are open although their names are gone: their blocks are not free.
+    pub fn open_without_a_name(&self) -> usize {
+        let state = self.state();
+        state.open.iter().filter(|(file, count)| **count > 0 && !state.names.values().any(|named| named == *file)).count()
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -247,12 +343,21 @@ impl Handle {
 
     fn change(&self, change: Change) -> io::Result<()> {
         self.with(|state, file| {
-            state.tick()?;
+            let operation = if matches!(change, Change::Length(_)) { "length of" } else { "write to" };
+            state.tick_file(operation, file)?;
             let content = state.files.get_mut(&file).ok_or_else(power_is_gone)?;
             apply(&mut content.live, &change);
             content.pending.push(change);
             state.finish()
         })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(count) = self.disk.state().open.get_mut(&self.file) {
+            *count -= 1;
+        }
     }
 }
 
@@ -280,7 +385,7 @@ impl StorageBackend for Handle {
 
     fn sync_data(&self) -> io::Result<()> {
         self.with(|state, file| {
-            state.tick()?;
+            state.tick_file("sync of", file)?;
             state.finish()?;
             let content = state.files.get_mut(&file).ok_or_else(power_is_gone)?;
             for change in std::mem::take(&mut content.pending) {
@@ -302,7 +407,7 @@ impl Disk for SimDisk {
         let file = match (known, mode) {
             (Some(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
             (None, OpenMode::CreateNew) => {
-                state.tick()?;
+                state.tick("creation of", name)?;
                 state.next_file += 1;
                 let file = state.next_file;
                 state.files.insert(file, SimFile::default());
@@ -315,6 +420,7 @@ impl Disk for SimDisk {
             (None, _) => return Err(io::ErrorKind::NotFound.into()),
         };
         let life = state.life;
+        *state.open.entry(file).or_default() += 1;
         drop(state);
         Ok(FileStorage::new(Handle { disk: self.clone(), file, life }))
     }
@@ -338,7 +444,7 @@ impl Disk for SimDisk {
 
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.tick()?;
+        state.tick("sync of", folder)?;
         state.finish()?;
         let pending = std::mem::take(&mut state.pending_names);
         for change in pending {
@@ -361,7 +467,11 @@ impl Disk for SimDisk {
 impl SimDisk {
     fn change_names(&self, change: NameChange) -> io::Result<()> {
         let mut state = self.state();
-        state.tick()?;
+        let (operation, name) = match &change {
+            NameChange::Rename(from, _) => ("rename of", from.clone()),
+            NameChange::Link(name, _) | NameChange::Unlink(name) => ("removal of", name.clone()),
+        };
+        state.tick(operation, &name)?;
         change.apply(&mut state.names);
         state.pending_names.push(change);
         state.finish()

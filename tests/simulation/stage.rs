@@ -8,14 +8,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use lutine::domain::clock::Clock;
-use lutine::domain::company::CompanyId;
+use lutine::domain::company::{CompanyId, NewCompany};
 use lutine::domain::cursor::{Direction, Position};
 use lutine::domain::event::{EventVersion, NewEvent, Receipt};
 use lutine::domain::filter::TypeFilter;
+use lutine::domain::key::{NewKey, RateOverrides};
+use lutine::domain::scope::Scope;
 use lutine::domain::time::Timestamp;
 use lutine::store::disk::Disk;
 use lutine::store::faults::Faults;
-use lutine::store::{AppendError, FaultSink, MasterKey, OpenError, Page, PageOutcome, PageQuery, Start, Store, StoreOptions};
+use lutine::store::{Actor, AppendError, FaultSink, MasterKey, OpenError, Page, PageOutcome, PageQuery, Start, Store, StoreOptions};
 
 use crate::disk::SimDisk;
 
@@ -24,29 +26,46 @@ pub const RETENTION: Duration = Duration::from_secs(3600);
 pub const SEGMENT_AGE: Duration = Duration::from_secs(600);
 pub const COMPANY: CompanyId = CompanyId(1);
 
-/// A clock that only the test moves, in microseconds.
+const SECOND: u64 = 1_000_000;
+
+/// A clock that only the test moves.
 #[derive(Debug)]
-pub struct SimClock(AtomicU64);
+pub struct SimClock {
+    /// Microseconds of the monotonic clock.
+    monotonic: AtomicU64,
+    /// How far the wall clock is ahead of it, in microseconds.
+    ahead: AtomicU64,
+}
 
 impl Default for SimClock {
     fn default() -> Self {
-        Self(AtomicU64::new(1_790_000_000_000_000))
+        Self { monotonic: AtomicU64::new(100_000 * SECOND), ahead: AtomicU64::new(1_790_000_000 * SECOND) }
     }
 }
 
 impl SimClock {
     pub fn advance(&self, span: Duration) {
-        self.0.fetch_add(u64::try_from(span.as_micros()).unwrap(), Ordering::Relaxed);
+        self.monotonic.fetch_add(u64::try_from(span.as_micros()).unwrap(), Ordering::Relaxed);
+    }
+
+    /// Sets the wall clock ahead or back.
+    pub fn step(&self, seconds: i64) {
+        let span = seconds.unsigned_abs() * SECOND;
+        if seconds < 0 {
+            self.ahead.fetch_sub(span, Ordering::Relaxed)
+        } else {
+            self.ahead.fetch_add(span, Ordering::Relaxed)
+        };
     }
 }
 
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::Relaxed))
+        Timestamp::from_micros(self.monotonic.load(Ordering::Relaxed) + self.ahead.load(Ordering::Relaxed))
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_micros(self.0.load(Ordering::Relaxed))
+        Duration::from_micros(self.monotonic.load(Ordering::Relaxed))
     }
 }
 
@@ -82,6 +101,26 @@ pub fn event(kind: &str, payload: &str, key: Option<&str>) -> NewEvent {
         dedupe_key: key.map(|key| key.parse().unwrap()),
         references: None,
         occurred_at: None,
+    }
+}
+
+pub fn company(slug: &str) -> NewCompany {
+    NewCompany { slug: slug.parse().unwrap(), country: None, name: slug.to_owned() }
+}
+
+pub fn actor() -> Actor {
+    Actor { name: "local".to_owned(), request_id: None }
+}
+
+pub fn new_key(name: &str) -> NewKey {
+    NewKey {
+        company: None,
+        name: name.to_owned(),
+        scopes: [Scope::EventsRead].into_iter().collect(),
+        rates: RateOverrides::default(),
+        expires: None,
+        networks: Vec::new(),
+        type_prefixes: Vec::new(),
     }
 }
 

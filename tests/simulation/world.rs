@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lutine::domain::clock::Clock;
-use lutine::domain::company::{CompanyId, NewCompany};
+use lutine::domain::company::CompanyId;
 use lutine::domain::cursor::{Direction, Position};
 use lutine::domain::event::{EventId, EventVersion, NewEvent, Receipt};
 use lutine::domain::filter::TypeFilter;
+use lutine::domain::key::KeyId;
 use lutine::domain::time::Timestamp;
 use lutine::store::faults::Faults;
-use lutine::store::{Actor, AppendError, FaultSink, PageOutcome, PageQuery, ReadError, Start, Store, StoreOptions};
+use lutine::store::{AppendError, FaultSink, PageOutcome, PageQuery, ReadError, Start, Store, StoreOptions};
 
-use crate::disk::{Chance, SimDisk};
-use crate::stage::{RETENTION, SimClock, master, now_or_never, options};
+use crate::disk::{Chance, SimDisk, Target};
+use crate::stage::{RETENTION, SimClock, actor, company, master, new_key, now_or_never, options};
 
 const KINDS: [&str; 3] = ["claim.created", "policy.bound", "rare.event"];
 
@@ -40,11 +41,41 @@ pub struct World {
     /// The greatest id that anybody has seen.
     greatest: u64,
     companies: BTreeSet<String>,
+    /// Every key whose creation was acknowledged, and what is known of its revocation.
+    api_keys: BTreeMap<KeyId, Revocation>,
+    /// The latest time that the log can have taken as now, and the monotonic time then.
+    latest: (Timestamp, Duration),
+    /// What each power loss hit.
+    pub hits: BTreeMap<String, u64>,
 }
 
-fn actor() -> Actor {
-    Actor { name: "local".to_owned(), request_id: None }
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Revocation {
+    Never,
+    /// The power went before the answer.
+    Perhaps,
+    Acknowledged,
 }
+
+/// Operations that the power loss waits for in some of the lives, because chance alone hits them rarely.
+const TARGETS: [&str; 16] = [
+    "sealing: creation of sealing",
+    "sealing: sync of sealing",
+    "sealing: rename of sealing",
+    "sealing: sync of log folder",
+    "sealing: sync of ledger",
+    "sealing: removal of open",
+    "dropping: write to ledger",
+    "dropping: sync of ledger",
+    "dropping: removal of sealed",
+    "dropping: sync of log folder",
+    "rotating: sync of ledger",
+    "rotating: creation of open",
+    "rotating: sync of open",
+    "rotating: sync of log folder",
+    "committing: sync of open",
+    "acting: sync of ledger",
+];
 
 impl World {
     pub fn new(seed: u64, faults: Faults) -> Self {
@@ -60,6 +91,9 @@ impl World {
             unknown: Vec::new(),
             greatest: 0,
             companies: BTreeSet::new(),
+            api_keys: BTreeMap::new(),
+            latest: Default::default(),
+            hits: BTreeMap::new(),
         }
     }
 
@@ -70,58 +104,138 @@ impl World {
             .map_err(|error| error.to_string())
     }
 
+    fn lose_power(&mut self) {
+        self.disk.crash_after(0);
+        self.disk.power_cycle(&mut self.chance);
+        *self.hits.entry(self.disk.take_hit().unwrap_or_else(|| "nothing".to_owned())).or_default() += 1;
+    }
+
+    /// The latest time that the log can have taken as now: it follows the wall clock where it believes it, and goes on
+    /// with the monotonic one where it does not.
+    fn latest(&mut self) -> Timestamp {
+        let (before, then) = self.latest;
+        let now = self.clock.monotonic();
+        self.latest = (before.after(now - then).max(self.clock.now()), now);
+        self.latest.0
+    }
+
     /// Opens the store, perhaps through further power losses, checks every promise, and works until the power goes.
-    pub fn live_until_power_loss(&mut self) -> Result<(), String> {
-        let nested = if self.chance.one_in(3) { self.chance.below(3) } else { 0 };
+    /// Returns the power losses.
+    pub fn live_until_power_loss(&mut self) -> Result<u64, String> {
+        let is_new = self.disk.names().is_empty();
+        let nested = if is_new || self.chance.one_in(3) { 1 + self.chance.below(3) } else { 0 };
         for _ in 0..nested {
+            self.disk.enter(if is_new { "creating" } else { "opening" });
             self.disk.crash_after(1 + self.chance.below(60));
             let opened = self.open();
             drop(opened);
-            self.disk.power_cycle(&mut self.chance);
+            self.lose_power();
         }
         self.disk.never_crash();
         let store = self.open().map_err(|error| format!("cannot be opened: {error}"))?;
         self.check(&store)?;
-        self.disk.crash_after(1 + self.chance.below(500));
+        if self.chance.one_in(3) {
+            let target = TARGETS[self.chance.below(TARGETS.len() as u64) as usize];
+            self.disk.crash_at(Target { event: target.to_owned(), passing: self.chance.below(3) });
+        } else {
+            self.disk.crash_after(1 + self.chance.below(500));
+        }
         // A bug that never syncs would never reach the operation at which the power goes.
         for _ in 0..60 {
             if self.step(&store)?.is_none() {
                 break;
             }
         }
+        self.disk.enter("closing");
         self.disk.crash_after(0);
         drop(store);
-        self.disk.power_cycle(&mut self.chance);
-        Ok(())
+        self.lose_power();
+        Ok(nested + 1)
     }
 
     /// One random act; none when the power is gone.
     fn step(&mut self, store: &Store) -> Result<Option<()>, String> {
+        self.latest();
         self.clock.advance(Duration::from_micros(self.chance.below(20_000_000)));
-        match self.chance.below(12) {
+        match self.chance.below(13) {
             0..=6 => self.publish(store),
-            7 | 8 => Ok(store.maintain().ok().map(|_| ())),
-            9 => Ok(store.drop_expired().ok().map(|_| ())),
-            10 => {
-                let slug = format!("company-{}", self.companies.len());
-                let new = NewCompany { slug: slug.parse().unwrap(), country: None, name: slug.clone() };
-                let created = now_or_never(store.create_company(new, &actor()));
-                if let Some(Ok(_)) = created {
-                    self.companies.insert(slug);
-                }
+            7 | 8 => {
+                self.disk.enter("sealing");
+                Ok(store.maintain().ok().map(|_| ()))
+            }
+            9 => {
+                self.disk.enter("dropping");
+                Ok(store.drop_expired().ok().map(|_| ()))
+            }
+            10 | 11 => {
+                self.disk.enter("acting");
+                self.act(store);
                 Ok((!self.disk.is_dead()).then_some(()))
             }
             _ => {
-                self.clock.advance(Duration::from_micros(600_000_000));
+                self.clock.advance(Duration::from_secs(600));
+                if self.chance.one_in(6) {
+                    self.clock.step(i64::try_from(self.chance.below(7_200)).unwrap() - 5_400);
+                }
                 Ok(Some(()))
             }
         }
     }
 
+    /// Something that only the ledger knows.
+    fn act(&mut self, store: &Store) {
+        match self.chance.below(3) {
+            0 => {
+                let slug = format!("company-{}", self.companies.len());
+                if let Some(Ok(_)) = now_or_never(store.create_company(company(&slug), &actor())) {
+                    self.companies.insert(slug);
+                }
+            }
+            1 => {
+                let id: KeyId = format!("{:012}", self.chance.below(1_000_000_000)).parse().unwrap();
+                if let Some(Ok(_)) = now_or_never(store.create_key(id, new_key("a key"), [7; 32], &actor())) {
+                    self.api_keys.insert(id, Revocation::Never);
+                }
+            }
+            _ => {
+                let place = self.chance.below(self.api_keys.len() as u64 + 1) as usize;
+                let Some((id, revocation)) = self.api_keys.iter_mut().nth(place) else { return };
+                match now_or_never(store.revoke_key(*id, None, &actor())) {
+                    Some(Ok(Some(_))) => *revocation = Revocation::Acknowledged,
+                    _ if *revocation == Revocation::Never => *revocation = Revocation::Perhaps,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// What was acknowledged of the ledger's acts, and that nothing else was done.
+    fn check_ledger(&self, store: &Store) -> Result<(), String> {
+        let companies = store.companies();
+        if let Some(slug) = self.companies.iter().find(|slug| companies.by_slug(slug).is_none()) {
+            return Err(format!("the company {slug} is lost"));
+        }
+        let keys = store.keys();
+        let mut acts = self.companies.len();
+        for (id, revocation) in &self.api_keys {
+            let key = keys.by_id(*id).ok_or_else(|| format!("the key {id} is lost"))?;
+            acts += 1 + usize::from(*revocation == Revocation::Acknowledged);
+            match (revocation, key.revoked.is_some()) {
+                (Revocation::Acknowledged, false) => return Err(format!("the revocation of the key {id} is lost")),
+                (Revocation::Never, true) => return Err(format!("nobody revoked the key {id}")),
+                _ => {}
+            }
+        }
+        let audit = store.audit(None, usize::MAX).map_err(|error| error.to_string())?;
+        let is_whole = audit.iter().rev().zip(1..).all(|(row, number)| row.number == number);
+        if is_whole && audit.len() >= acts { Ok(()) } else { Err(format!("{} rows of the audit log for {acts} acts", audit.len())) }
+    }
+
     fn next_event(&mut self) -> Published {
         self.published += 1;
         let length = if self.chance.one_in(20) { 20_000 + self.chance.below(60_000) } else { self.chance.below(900) };
-        let filler: String = (0..length).map(|place| char::from(b'a' + ((place * 7 + self.published) % 26) as u8)).collect();
+        let alphabet = ["abcdefghij", "klmnopqrst", "uvwxyzabcd"][(self.published % 3) as usize];
+        let filler = alphabet.repeat(length as usize / 10 + 1);
         let mut payload = format!("{{\"n\":{},\"text\":\"{filler}\"}}", self.published);
         let mut dedupe_key = None;
         if self.chance.one_in(2) {
@@ -154,6 +268,7 @@ impl World {
                 Err(_) => return Ok(None),
             }
         }
+        self.disk.enter("committing");
         let outcome = store.turn();
         let mut unanswered = Vec::new();
         for (published, appending) in waiting {
@@ -172,7 +287,8 @@ impl World {
 
     fn remember(&mut self, published: Published, receipt: Receipt) -> Result<(), String> {
         let key = published.event.dedupe_key.as_ref().map(|key| (published.company, key.as_str().to_owned()));
-        let live = |created: Timestamp| self.clock.now().since(created) < RETENTION;
+        let latest = self.latest();
+        let live = |created: Timestamp| latest.since(created) < RETENTION;
         if let Some(key) = &key
             && let Some(first) = self.keys.get(key)
             && *first != receipt.id
@@ -202,7 +318,7 @@ impl World {
         if !report.faults.is_empty() {
             return Err(report.faults.join("; "));
         }
-        let cutoff = self.clock.now().before(RETENTION);
+        let cutoff = self.latest().before(RETENTION);
         let mut present: BTreeMap<EventId, (CompanyId, String)> = BTreeMap::new();
         for company in (1..=3).map(CompanyId) {
             let mut last = 0;
@@ -245,14 +361,10 @@ impl World {
             if let Some(key) = &published.event.dedupe_key {
                 self.keys.insert((*company, key.as_str().to_owned()), *id);
             }
-            self.acknowledged.insert(*id, (published.clone(), self.clock.now()));
+            self.acknowledged.insert(*id, (published.clone(), self.latest.0));
         }
         self.check_keys(store)?;
-        let companies = store.companies();
-        match self.companies.iter().find(|slug| companies.by_slug(slug).is_none()) {
-            Some(slug) => Err(format!("the company {slug} is lost")),
-            None => Ok(()),
-        }
+        self.check_ledger(store)
     }
 
     /// A few known keys must still stand for their first events.
@@ -260,7 +372,7 @@ impl World {
         let keys: Vec<_> = self.keys.iter().map(|(key, id)| (key.clone(), *id)).collect();
         for ((company, key), id) in keys {
             let Some((published, created)) = self.acknowledged.get(&id).cloned() else { continue };
-            if self.clock.now().since(created) + Duration::from_secs(60) >= RETENTION || !self.chance.one_in(4) {
+            if self.latest().since(created) + Duration::from_secs(60) >= RETENTION || !self.chance.one_in(4) {
                 continue;
             }
             let appending = match store.append(store.prepare(company, &published.event)) {
@@ -308,12 +420,12 @@ impl World {
         Ok(true)
     }
 
-    /// Changes one bit of a sealed file, then reads everything. True when it was noticed; an error when wrong bytes were
+    /// Changes one bit of a file of the log, then reads everything. True when it was noticed; an error when wrong bytes were
     /// served.
     pub fn flip_and_read(&self, seed: u64) -> Result<bool, String> {
         let mut chance = Chance::new(seed ^ 0xf11b);
-        let sealed: Vec<String> = self.disk.names().into_iter().filter(|name| name.contains(".sealed.")).collect();
-        let name = &sealed[chance.below(sealed.len() as u64) as usize];
+        let files: Vec<String> = self.disk.names().into_iter().filter(|name| name.starts_with("log/")).collect();
+        let name = &files[chance.below(files.len() as u64) as usize];
         self.disk.flip(name, chance.next());
         // redb may refuse, or panic on, a damaged page of its own; both are noticed, neither serves anything.
         let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| -> Result<bool, String> {
