@@ -5,9 +5,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod day;
+mod dedupe;
 mod limits;
 mod lists;
+mod overload;
 mod polling;
 mod publish;
 mod rates;
 mod refusals;
+mod retention;

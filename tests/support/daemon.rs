@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::clock::TestClock;
 use super::http::{Client, Request};
 
-/// What the log of a test's daemon may do at most.
+/// To publish and to read.
 pub const ALL_EVENTS: [&str; 2] = ["events:read", "events:write"];
 
 pub struct TestDaemon {
