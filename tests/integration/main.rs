@@ -5,10 +5,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod day;
 mod dedupe;
+mod keys;
 mod limits;
 mod lists;
+mod operations;
 mod overload;
 mod polling;
 mod publish;
