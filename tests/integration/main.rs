@@ -6,6 +6,8 @@
 mod support;
 
 mod access;
+mod command_line;
+mod connections;
 mod day;
 mod dedupe;
 mod keys;
