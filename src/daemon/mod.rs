@@ -62,7 +62,7 @@ impl Seams {
     #[must_use]
     pub fn real() -> Self {
         Self {
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::new(SystemClock),
             faults: Faults::default(),
             on_fault: Arc::new(|_| std::process::exit(EXIT_STORAGE_FAULT)),
         }

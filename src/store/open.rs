@@ -303,7 +303,7 @@ impl Store {
         let has_open = list.segments.last().is_some_and(|segment| matches!(segment, Segment::Live(_)));
         if !has_open {
             let number = known.files.last().map_or(1, |(number, _)| number + 1);
-            list.segments.push(Segment::Live(create_segment(disk.as_ref(), &ledger, number, known.epoch, known.floor.id)?));
+            list.segments.push(Segment::Live(create_segment(disk.as_ref(), &ledger, number, known.epoch, list.last(known.floor).id)?));
         }
         let last = check_length(&list, &known)?;
         ledger.note_tail(last.id);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::chunk::{Chunk, Record};
 use super::prepared::Extra;
 use super::records;
-use super::segment::SegmentReads;
+use super::segment::{Segment, SegmentList, SegmentReads};
 use super::tables::ChunkKey;
 use super::{Inner, ReadError, StorageFault, Store};
 use crate::domain::company::CompanyId;
@@ -114,7 +114,7 @@ fn position_of(record: &Record) -> Position {
 }
 
 impl Collector {
-    /// Takes what it may of a chunk; true when the page is complete. `kinds` are those that match, none = all.
+    /// Takes what it may of a chunk; true when the page is complete. `kinds` are those that match, ascending; none = all.
     fn take(&mut self, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
         if self.ascending { self.take_ascending(chunk, kinds) } else { self.take_descending(chunk, kinds) }
     }
@@ -129,7 +129,7 @@ impl Collector {
         while let Some(record) = chunk.record(place) {
             let is_wanted = record.created >= self.cutoff
                 && position_of(&record) > self.position
-                && kinds.is_none_or(|kinds| kinds.contains(&record.kind));
+                && kinds.is_none_or(|kinds| kinds.binary_search(&record.kind).is_ok());
             if is_wanted {
                 if self.is_full() {
                     self.more = true;
@@ -164,7 +164,7 @@ impl Collector {
     fn take_descending(&mut self, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
         for place in (0..chunk.count()).rev() {
             let Some(record) = chunk.record(place) else { continue };
-            if position_of(&record) >= self.position || kinds.is_some_and(|kinds| !kinds.contains(&record.kind)) {
+            if position_of(&record) >= self.position || kinds.is_some_and(|kinds| kinds.binary_search(&record.kind).is_err()) {
                 continue;
             }
             if record.created < self.cutoff {
@@ -215,7 +215,13 @@ impl Inner {
     }
 
     /// Whether something of the company above `position` is gone; the time up to which it is.
-    fn lost_above(&self, company: CompanyId, position: Position, cutoff: Timestamp) -> Result<Option<Timestamp>, StorageFault> {
+    fn lost_above(
+        &self,
+        list: &SegmentList,
+        company: CompanyId,
+        position: Position,
+        cutoff: Timestamp,
+    ) -> Result<Option<Timestamp>, StorageFault> {
         let purged = self.purged.load().get(&company).copied().filter(|purged| *purged > position);
         let purged = purged.map(|purged| purged.created);
         if position.created >= cutoff {
@@ -223,7 +229,7 @@ impl Inner {
         }
         // The newest segment that holds an expired event of the company holds its newest expired one.
         let unexpired = Position { created: cutoff, id: EventId(0) };
-        for segment in self.segments.load().segments.iter().rev().map(super::segment::Segment::reads) {
+        for segment in list.segments.iter().rev().map(Segment::reads) {
             let Some((first, last)) = segment.span() else { continue };
             if last <= position {
                 break;
@@ -246,7 +252,10 @@ impl Inner {
 
     fn page(&self, query: &PageQuery<'_>) -> Result<PageOutcome, StorageFault> {
         let cutoff = self.cutoff();
+        // In this order: the list holds everything up to the tail, and what retention takes from now on stays readable in
+        // it, so that nothing can be lost between the check of the cursor and the walk.
         let tail = *self.tail.borrow();
+        let list = self.segments.load_full();
         let ascending = query.direction == Direction::Ascending;
         let top = Position { created: Timestamp::from_micros(u64::MAX), id: EventId(u64::MAX) };
         let position = match query.start {
@@ -263,25 +272,25 @@ impl Inner {
         };
         if ascending
             && matches!(query.start, Start::After(_))
-            && let Some(lost_until) = self.lost_above(query.company, position, cutoff)?
+            && let Some(lost_until) = self.lost_above(&list, query.company, position, cutoff)?
         {
             let oldest = self.oldest(cutoff).max(self.purged.load().get(&query.company).copied().unwrap_or(Position::START));
             return Ok(PageOutcome::Expired { oldest, lost: lost_until.since(position.created) });
         }
         let mut page = Collector { ascending, limit: query.limit, cutoff, parts: Vec::new(), count: 0, bytes: 0, position, more: false };
         if ascending {
-            self.walk_up(query, &mut page)?;
+            self.walk_up(&list, query, &mut page)?;
             if !page.more {
                 // Up to the tail there is nothing else for this reader: what expires there is no loss of its.
                 page.position = page.position.max(tail);
             }
         } else {
-            self.walk_down(query, &mut page)?;
+            self.walk_down(&list, query, &mut page)?;
         }
         Ok(PageOutcome::Page(page.finish(tail)))
     }
 
-    fn walk_up(&self, query: &PageQuery<'_>, page: &mut Collector) -> Result<(), StorageFault> {
+    fn walk_up(&self, list: &SegmentList, query: &PageQuery<'_>, page: &mut Collector) -> Result<(), StorageFault> {
         let recent = self.recent().above(query.company, page.position, query.limit.saturating_add(1));
         if let Some((segment, chunks)) = recent {
             let kinds = KindsOf::new(segment.as_ref(), query.filter);
@@ -296,8 +305,7 @@ impl Inner {
                 return Ok(());
             }
         }
-        let list = self.segments.load_full();
-        for segment in list.segments.iter().map(super::segment::Segment::reads) {
+        for segment in list.segments.iter().map(Segment::reads) {
             if segment.span().is_none_or(|(_, last)| last <= page.position) {
                 continue;
             }
@@ -308,9 +316,8 @@ impl Inner {
         Ok(())
     }
 
-    fn walk_down(&self, query: &PageQuery<'_>, page: &mut Collector) -> Result<(), StorageFault> {
-        let list = self.segments.load_full();
-        for segment in list.segments.iter().rev().map(super::segment::Segment::reads) {
+    fn walk_down(&self, list: &SegmentList, query: &PageQuery<'_>, page: &mut Collector) -> Result<(), StorageFault> {
+        for segment in list.segments.iter().rev().map(Segment::reads) {
             if segment.span().is_none_or(|(first, last)| first >= page.position || last.created < page.cutoff) {
                 continue;
             }
@@ -352,7 +359,7 @@ impl Inner {
         if chunk.is_none() {
             let list = self.segments.load();
             let holds = |span: Option<(Position, Position)>| span.is_some_and(|(first, last)| first.id <= id && id <= last.id);
-            if let Some(segment) = list.segments.iter().rev().map(super::segment::Segment::reads).find(|segment| holds(segment.span()))
+            if let Some(segment) = list.segments.iter().rev().map(Segment::reads).find(|segment| holds(segment.span()))
                 && let Some(key) = segment.key_of_id(company, id)?
             {
                 chunk = self.fetch(segment, company, key)?;

@@ -42,7 +42,7 @@ pub(super) trait SegmentReads: Debug + Send + Sync {
     /// The key of the chunk that holds `id`, if any does.
     fn key_of_id(&self, company: CompanyId, id: EventId) -> Result<Option<ChunkKey>, StorageFault>;
 
-    /// The kinds whose folded type and version pass.
+    /// The kinds whose folded type and version pass, ascending.
     fn kinds_matching(&self, matches: &dyn Fn(&str, &str) -> bool) -> Result<Vec<u32>, StorageFault>;
 
     /// Type in lower case and version of every kind, by number.

@@ -85,7 +85,8 @@ impl Writer {
     /// Gives ids to what is new, and finds what is not.
     fn decide(&self, inner: &Inner, events: &[PreparedEvent], created: Timestamp) -> Result<(Vec<Decision>, DedupeMap), StorageFault> {
         let mut next = if inner.faults.ids_from_counter { self.counter } else { self.last.id.0 };
-        let mut fresh: DedupeMap = DedupeMap::default();
+        let with_key = events.iter().filter(|event| event.dedupe.is_some()).count();
+        let mut fresh = DedupeMap::with_capacity_and_hasher(with_key, Default::default());
         let mut decisions = Vec::with_capacity(events.len());
         let list = inner.segments.load();
         let cutoff = inner.cutoff_at(created);
@@ -258,6 +259,7 @@ impl Decision {
 /// What one transaction will add.
 struct Plan {
     chunks: BTreeMap<CompanyId, Vec<Chunk>>,
+    /// New names, in the order of their numbers.
     names: Vec<(Box<[u8]>, u32)>,
 }
 
@@ -270,7 +272,7 @@ impl Plan {
         }
         let index = open.index();
         let mut next_kind = index.names.next_number();
-        let mut names: Vec<(Box<[u8]>, u32)> = Vec::new();
+        let mut names: BTreeMap<Box<[u8]>, u32> = BTreeMap::new();
         let mut chunks = BTreeMap::new();
         let mut builder = ChunkBuilder::default();
         for (company, events) in by_company {
@@ -278,13 +280,12 @@ impl Plan {
             let mut rest: usize = events.iter().map(|(event, _)| event.bytes()).sum();
             let mut target = chunk_target(rest);
             for (event, receipt) in events {
-                let known = index.names.number(&event.kind);
-                let kind =
-                    known.or_else(|| names.iter().find(|(name, _)| *name == event.kind).map(|(_, kind)| *kind)).unwrap_or_else(|| {
-                        names.push((event.kind.clone(), next_kind));
-                        next_kind += 1;
-                        next_kind - 1
-                    });
+                let known = index.names.number(&event.kind).or_else(|| names.get(&event.kind).copied());
+                let kind = known.unwrap_or_else(|| {
+                    names.insert(event.kind.clone(), next_kind);
+                    next_kind += 1;
+                    next_kind - 1
+                });
                 let mut digits = [0; 20];
                 let id_text = number_text(receipt.id.0, &mut digits);
                 let time_text = receipt.created.to_text();
@@ -299,6 +300,8 @@ impl Plan {
             of_company.extend(builder.finish(company));
             chunks.insert(company, of_company);
         }
+        let mut names: Vec<_> = names.into_iter().collect();
+        names.sort_unstable_by_key(|(_, kind)| *kind);
         Self { chunks, names }
     }
 }

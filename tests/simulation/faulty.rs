@@ -279,6 +279,40 @@ fn a_stopped_store_has_stored_what_it_took_and_takes_nothing_more() {
 }
 
 #[test]
+fn a_key_that_many_use_at_once_is_one_event_whatever_is_sealed_meanwhile() {
+    let faulty = Faulty::start("log/", Refusal::Error, u64::MAX);
+    let publish = |number: u64| loop {
+        let event = event("claim.created", &format!("\"{number} {}\"", "z".repeat(300)), Some(&format!("key-{number}")));
+        match faulty.store.append(faulty.store.prepare(COMPANY, &event)).map(wait) {
+            Ok(answer) => break answer.unwrap(),
+            Err(AppendError::Overloaded { .. }) => std::thread::sleep(Duration::from_millis(1)),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let answers: Vec<Vec<_>> = std::thread::scope(|scope| {
+        let publishers: Vec<_> = (0..6)
+            .map(|publisher| {
+                // Close together, so that a key is asked for while its segment is closed, sealed and switched.
+                scope.spawn(move || (0..400_u64).map(|number| publish(number + publisher % 3)).collect::<Vec<_>>())
+            })
+            .collect();
+        publishers.into_iter().map(|publisher| publisher.join().unwrap()).collect()
+    });
+    let mut ids = std::collections::HashMap::new();
+    let mut new = 0;
+    for (publisher, answers) in (0..6).zip(answers) {
+        for (number, receipt) in (publisher % 3..).zip(answers) {
+            assert_eq!(*ids.entry(number).or_insert(receipt.id), receipt.id, "the key {number} stands for two events");
+            new += u64::from(!receipt.duplicate);
+        }
+    }
+    assert_eq!((new, faulty.store.tail().id.0), (402, 402));
+    assert!(faulty.store.status().segments_sealed > 5);
+    faulty.threads.stop();
+    assert_eq!(faulty.store.verify().unwrap().faults, [""; 0]);
+}
+
+#[test]
 fn a_reader_who_waits_for_the_tail_gets_every_event_once_whatever_the_writer_does() {
     let faulty = Faulty::start("log/", Refusal::Error, u64::MAX);
     let total = 3_000_u64;

@@ -1,6 +1,6 @@
 //! One store on the simulated disk, and the oracle that remembers every promise it made.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub struct World {
     /// Every acknowledged event.
     acknowledged: BTreeMap<EventId, (Published, Timestamp)>,
     /// The first id of every acknowledged dedupe key.
-    keys: HashMap<(CompanyId, String), EventId>,
+    keys: BTreeMap<(CompanyId, String), EventId>,
     /// Events of the commit that the power loss hit: all of them are there, or none.
     unknown: Vec<Published>,
     /// The greatest id that anybody has seen.
@@ -87,7 +87,7 @@ impl World {
             seed,
             published: 0,
             acknowledged: BTreeMap::new(),
-            keys: HashMap::new(),
+            keys: BTreeMap::new(),
             unknown: Vec::new(),
             greatest: 0,
             companies: BTreeSet::new(),
@@ -320,6 +320,7 @@ impl World {
         }
         let cutoff = self.latest().before(RETENTION);
         let mut present: BTreeMap<EventId, (CompanyId, String)> = BTreeMap::new();
+        let mut times: BTreeMap<EventId, Timestamp> = BTreeMap::new();
         for company in (1..=3).map(CompanyId) {
             let mut last = 0;
             for envelope in read_all(store, company, Start::Oldest, "").map_err(|error| error.to_string())? {
@@ -328,13 +329,20 @@ impl World {
                     return Err(format!("event {id} is listed after event {last}"));
                 }
                 last = id;
+                times.insert(EventId(id), envelope["createdUtc"].as_str().unwrap().parse().unwrap());
                 present.insert(EventId(id), (company, envelope["payload"].as_str().unwrap().to_owned()));
             }
         }
         for (id, (published, created)) in &self.acknowledged {
             let found = present.get(id);
             if found.is_none() && *created >= cutoff {
-                return Err(format!("the acknowledged event {id} is lost"));
+                let (tail, latest, first) = (store.tail(), self.latest.0, present.keys().next());
+                return Err(format!(
+                    "the acknowledged event {id} of {created} is lost; {tail:?}, {latest} at the latest, {first:?} is there"
+                ));
+            }
+            if times.get(id).is_some_and(|time| time != created) {
+                return Err(format!("event {id} of {created} is listed with another time"));
             }
             if found.is_some_and(|(company, payload)| *company != published.company || *payload != published.event.payload) {
                 return Err(format!("event {id} is not what was published"));
@@ -361,7 +369,7 @@ impl World {
             if let Some(key) = &published.event.dedupe_key {
                 self.keys.insert((*company, key.as_str().to_owned()), *id);
             }
-            self.acknowledged.insert(*id, (published.clone(), self.latest.0));
+            self.acknowledged.insert(*id, (published.clone(), times[id]));
         }
         self.check_keys(store)?;
         self.check_ledger(store)
