@@ -20,19 +20,21 @@ const AWKWARD: [&str; 8] = [
     r#"{"skade":"Vandskade på gulvet, \"køkken\""}"#,
 ];
 
-/// The lines of the shared sample, or as many of our own where the repository stands alone.
+/// Lines of our own, and those of the shared sample where the repository has it beside it.
 fn lines() -> Vec<String> {
-    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/samples/day.jsonl");
-    if let Ok(text) = std::fs::read_to_string(sample) {
-        return text.lines().map(str::to_owned).collect();
-    }
     let line = |number: usize| {
         let long = "the water ran from the ceiling ".repeat(if number % 250 == 249 { 8_000 } else { number % 40 });
-        let payload = if number % 3 == 0 { AWKWARD[number / 3 % AWKWARD.len()].to_owned() } else { json!({"note": long}).to_string() };
+        let awkward = AWKWARD.get(number % 30).map(|text| (*text).to_owned());
+        let payload = awkward.unwrap_or_else(|| json!({"note": long}).to_string());
         let metadata = format!("{{ \"correlationId\": \"{number:032x}\",\"n\":{number}.00}}");
-        json!({"type": "claim.created", "payload": payload, "metadata": metadata, "dedupeKey": format!("day-{number}")}).to_string()
+        json!({"type": "claim.created", "payload": payload, "metadata": metadata, "dedupeKey": format!("own-{number}")}).to_string()
     };
-    (0..1_000).map(line).collect()
+    let mut lines: Vec<String> = (0..300).map(line).collect();
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/samples/day.jsonl");
+    if let Ok(text) = std::fs::read_to_string(sample) {
+        lines.extend(text.lines().map(str::to_owned));
+    }
+    lines
 }
 
 /// Sends the lines in batches, each again while too much waits; their ids.

@@ -93,9 +93,9 @@ fn keys_that_come_while_segments_are_sealed_are_never_taken_twice() {
         callers.into_iter().map(|caller| caller.join().unwrap()).collect()
     });
     let mut ids: Vec<u64> = (0..150).map(|number| all.iter().map(|ids| ids[number]).max().unwrap()).collect();
-    for number in 0..150 {
-        let given: Vec<u64> = all.iter().map(|ids| ids[number]).filter(|id| *id != 0).collect();
-        assert!(given.iter().all(|id| *id == ids[number]), "k-{number}: {given:?}");
+    for (number, id) in ids.iter().enumerate() {
+        let given: Vec<u64> = all.iter().map(|ids| ids[number]).filter(|given| *given != 0).collect();
+        assert!(given.iter().all(|given| given == id), "k-{number}: {given:?}");
     }
     ids.sort_unstable();
     ids.dedup();

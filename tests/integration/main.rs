@@ -6,8 +6,10 @@
 mod support;
 
 mod access;
+mod clock;
 mod command_line;
 mod connections;
+mod damage;
 mod day;
 mod dedupe;
 mod keys;
