@@ -163,6 +163,23 @@ fn a_request_of_two_minds_gets_no_second_answer() {
 }
 
 #[test]
+fn a_publication_with_two_lengths_is_the_last_of_its_connection() {
+    let daemon = hasty();
+    let mut acme = daemon.acme();
+    let head = format!("POST {EVENTS} HTTP/1.1\r\nHost: a\r\nX-Api-Key: {}\r\nContent-Type: application/json\r\n", acme.key());
+    let chunks = "c\r\n{\"type\":\"a\"}\r\n0\r\n\r\n";
+    let second = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    for lengths in ["Content-Length: 12\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 12"] {
+        let answer = told(&daemon, format!("{head}{lengths}\r\n\r\n{chunks}{second}").as_bytes());
+        assert_eq!(answer.matches("HTTP/1.").count(), 1, "{answer:?}");
+    }
+    // With one of them alone the connection goes on.
+    let answer = told(&daemon, format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}{second}").as_bytes());
+    assert_eq!(answer.matches("HTTP/1.1 20").count(), 2, "{answer:?}");
+    acme.get(EVENTS).expect(200);
+}
+
+#[test]
 fn old_and_unusual_but_right_requests_are_answered() {
     let daemon = hasty();
     for request in [
