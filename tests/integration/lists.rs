@@ -56,6 +56,18 @@ fn the_paging_cursor_is_there_only_when_there_is_more_and_the_resume_cursor_alwa
     assert_eq!(acme.ids(&format!("?cursor={}", rest.header("x-resume-cursor").unwrap())), [4]);
 }
 
+#[test]
+fn events_of_one_moment_are_told_apart() {
+    let daemon = TestDaemon::start();
+    let mut acme = daemon.acme();
+    for id in 1..=5 {
+        let resume = acme.get(EVENTS).expect(200).header("x-resume-cursor").unwrap().to_owned();
+        acme.publish(r#"{"type":"a"}"#);
+        assert_eq!(acme.ids(&format!("?cursor={resume}")), [id]);
+    }
+    assert!(acme.list("").iter().all(|event| event["createdUtc"] == START));
+}
+
 /// The target of the answer's `Link`, without scheme and address.
 fn next(daemon: &TestDaemon, answer: &crate::support::http::Answer) -> String {
     let link = answer.header("link").expect("a link");
