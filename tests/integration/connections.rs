@@ -46,7 +46,7 @@ fn a_connection_without_a_request_is_closed_after_a_while() {
 
 #[test]
 fn a_long_poll_outlives_the_idle_time() {
-    let daemon = hasty();
+    let daemon = TestDaemon::with(|config| config.server.idle_timeout_seconds = 2);
     let mut acme = daemon.acme();
     acme.get(&format!("{EVENTS}?wait=3")).expect(200);
     // And the time between two requests counts from the end of the first.

@@ -45,9 +45,22 @@ fn closed_metrics_want_a_key_that_may_read_them() {
     for scope in ["events:read", "events:write", "subscriptions:read", "deliveries:read"] {
         let refused = daemon.client(&daemon.key("acme", &[scope])).get("/metrics").expect(403);
         assert_eq!(refused.json()["scope"], "metrics:read");
+        assert_eq!(refused.header("x-ratelimit-policy"), Some("\"read\";q=0;w=60"));
     }
     for key in [daemon.key("acme", &["metrics:read"]), daemon.key("acme", &["admin"]), daemon.system_key()] {
         assert!(daemon.client(&key).get("/metrics").expect(200).text().contains("lutine_tail_id 0"));
     }
     daemon.local().get("/metrics").expect(200);
+}
+
+#[test]
+fn closed_metrics_count_as_reading_and_say_so() {
+    let daemon = TestDaemon::with(|config| {
+        config.telemetry.metrics_open = false;
+        config.rate_limits.read_per_minute = 1;
+    });
+    daemon.company("acme");
+    let mut watcher = daemon.client(&daemon.key("acme", &["metrics:read"]));
+    assert_eq!(watcher.get("/metrics").expect(200).header("x-ratelimit-remaining"), Some("0"));
+    assert_eq!(watcher.get("/metrics").expect(429).header("retry-after"), Some("60"));
 }
