@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use crate::support::daemon::TestDaemon;
 use crate::support::http::{Client, Request};
-use crate::support::wait_until;
 
 /// Payloads that a re-encoding would change.
 const AWKWARD: [&str; 8] = [
@@ -42,13 +41,7 @@ fn publish(client: &mut Client, lines: &[String]) -> Vec<u64> {
     let mut ids = Vec::new();
     for part in lines.chunks(50) {
         let request = Request::new("POST", "/api/v1/events/batch").body("application/x-ndjson", part.join("\n"));
-        let mut answer = client.send(&request);
-        wait_until("room for a batch", || {
-            if answer.status == 503 {
-                answer = client.send(&request);
-            }
-            answer.status != 503
-        });
+        let answer = client.send_patiently(&request);
         for result in answer.expect(200).json()["results"].as_array().unwrap() {
             ids.push(result["id"].as_u64().unwrap_or_else(|| panic!("{result}")));
         }

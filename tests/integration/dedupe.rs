@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use serde_json::json;
 
 use crate::support::daemon::TestDaemon;
-use crate::support::http::Client;
+use crate::support::http::{Client, Request};
 
 const EVENTS: &str = "/api/v1/events";
 const BODY: &str = r#"{"type":"claim.created","payload":{"n":1},"dedupeKey":"k"}"#;
@@ -76,13 +76,7 @@ fn keys_that_come_while_segments_are_sealed_are_never_taken_twice() {
         for step in 0..150 {
             let number = (step * (2 * caller + 7) + caller) % 150;
             let body = json!({"type": "a", "payload": {"n": number, "x": filler}, "dedupeKey": format!("k-{number}")}).to_string();
-            let mut answer = client.post(EVENTS, body.clone());
-            crate::support::wait_until("room", || {
-                if answer.status == 503 {
-                    answer = client.post(EVENTS, body.clone());
-                }
-                answer.status != 503
-            });
+            let answer = client.send_patiently(&Request::post(EVENTS, body));
             assert!(matches!(answer.status, 200 | 201), "{answer:?}");
             ids[number] = answer.id();
         }

@@ -265,14 +265,7 @@ fn mixed_log(daemon: &TestDaemon, acme: &mut Client) -> Vec<u64> {
         let event = json!({"type": kind, "payload": {"number": number, "filler": filler}}).to_string();
         if number % 10 == 0 {
             let body = format!("[{}]", vec![event; 5].join(","));
-            let mut answer = acme.post("/api/v1/events/batch", body.clone());
-            crate::support::wait_until("room for a batch", || {
-                if answer.status == 503 {
-                    answer = acme.post("/api/v1/events/batch", body.clone());
-                }
-                answer.status != 503
-            });
-            let batch = answer.expect(200).json();
+            let batch = acme.send_patiently(&Request::post("/api/v1/events/batch", body)).expect(200).json();
             ids.extend(batch["results"].as_array().unwrap().iter().map(|result| result["id"].as_u64().unwrap()));
         } else {
             ids.push(acme.publish_patiently(&event));

@@ -268,18 +268,24 @@ impl Client {
         self.post("/api/v1/events", body).expect(201).id()
     }
 
-    /// As [`Client::publish`], again and again while the daemon says that too much waits.
+    /// The answer to a request that is sent again while the daemon says that too much waits.
     #[track_caller]
-    pub fn publish_patiently(&mut self, body: &str) -> u64 {
-        let mut answer = self.post("/api/v1/events", body);
-        super::wait_until("room for an event", || {
+    pub fn send_patiently(&mut self, request: &Request) -> Answer {
+        let mut answer = self.send(request);
+        super::wait_until("room in the queue", || {
             if answer.status == 503 {
                 assert_eq!(answer.json()["code"], "overloaded", "{answer:?}");
-                answer = self.post("/api/v1/events", body);
+                answer = self.send(request);
             }
             answer.status != 503
         });
-        answer.expect(201).id()
+        answer
+    }
+
+    /// As [`Client::publish`], again while too much waits.
+    #[track_caller]
+    pub fn publish_patiently(&mut self, body: &str) -> u64 {
+        self.send_patiently(&Request::post("/api/v1/events", body)).expect(201).id()
     }
 
     /// The events of a list.
