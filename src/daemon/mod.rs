@@ -61,11 +61,7 @@ impl Seams {
     /// then unknown to its callers, and only a new start can tell what is on disk.
     #[must_use]
     pub fn real() -> Self {
-        Self {
-            clock: Arc::new(SystemClock),
-            faults: Faults::default(),
-            on_fault: Arc::new(|_| std::process::exit(EXIT_STORAGE_FAULT)),
-        }
+        Self { clock: Arc::new(SystemClock), faults: Faults::default(), on_fault: Arc::new(|_| std::process::exit(EXIT_STORAGE_FAULT)) }
     }
 }
 

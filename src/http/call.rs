@@ -144,7 +144,7 @@ impl Call {
     pub async fn read_body(mut self, bytes_max: usize, too_large: StatusCode) -> Result<(Self, Bytes), Fault> {
         let body = std::mem::take(&mut self.body);
         let time_max = Duration::from_secs(self.services.config.load().server.body_read_timeout_seconds);
-        let bytes = body::read(body, bytes_max, time_max, too_large).await?;
+        let bytes = body::read(body, &self.head.headers, bytes_max, time_max, too_large).await?;
         Ok((self, bytes))
     }
 
