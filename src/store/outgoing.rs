@@ -93,6 +93,8 @@ pub(super) struct Gatherer {
     ascending: bool,
     limit: usize,
     cutoff: Timestamp,
+    /// Descending: what lies here or lower is not wanted.
+    floor: Position,
     pub events: Vec<LogEvent>,
     bytes: usize,
     position: Position,
@@ -109,12 +111,18 @@ impl Gatherer {
             ascending: query.direction == Direction::Ascending,
             limit: query.limit,
             cutoff,
+            floor: Position::START,
             events: Vec::new(),
             bytes: 0,
             position,
             more: false,
             names: HashMap::new(),
         }
+    }
+
+    /// The same, but nothing at or below `floor`.
+    pub fn down_to(self, floor: Position) -> Self {
+        Self { floor, ..self }
     }
 
     /// Takes the event at `place` if it may; true when there is no more to take.
@@ -125,7 +133,7 @@ impl Gatherer {
         if is_behind || kinds.is_some_and(|kinds| !kinds.contains(&record.kind)) {
             return Ok(false);
         }
-        if record.created < self.cutoff {
+        if record.created < self.cutoff || position <= self.floor {
             return Ok(!self.ascending);
         }
         if self.events.len() >= self.limit || self.bytes >= BATCH_BYTES_MAX {
