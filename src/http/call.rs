@@ -111,6 +111,12 @@ impl Call {
         self.head.uri.query().unwrap_or_default()
     }
 
+    /// What follows this segment of the path, up to the next slash.
+    pub fn segment_after(&self, name: &str) -> &str {
+        let mut segments = self.head.uri.path().split('/').skip_while(|segment| *segment != name);
+        segments.nth(1).unwrap_or_default()
+    }
+
     /// What stands behind the last slash of the path.
     pub fn last_segment(&self) -> &str {
         self.head.uri.path().rsplit('/').next().unwrap_or_default()

@@ -178,7 +178,7 @@ impl Inner {
         let query =
             PageQuery { company: subscription.company, start: Start::After(above), direction: Direction::Descending, limit, filter };
         let mut owed = Gatherer::new(&query, above, self.cutoff()).down_to(floor);
-        self.walk_down(&query, &mut owed)?;
+        self.walk_down(&self.segments.load_full(), &query, &mut owed)?;
         Ok(owed.events)
     }
 
