@@ -30,6 +30,8 @@ mod secrets;
 mod segment;
 mod subscriptions;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod writer;
 
