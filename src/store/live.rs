@@ -15,7 +15,7 @@ use super::chunk::{self, Chunk, ChunkError};
 use super::disk::{Disk, OpenMode};
 use super::prepared::{DedupeEntry, DedupeHash, DedupeMap};
 use super::records::{self, SegmentMeta};
-use super::segment::{KindName, KindNames, SegmentReads, fetch_chunk};
+use super::segment::{KindName, KindNames, NewestOfKinds, SegmentReads, fetch_chunk};
 use super::tables::{ChunkKey, CompanyTables, DEDUPE_LOG, DEDUPE_ROW_BYTES, META, NAMES, chunk_key};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
@@ -270,16 +270,16 @@ impl SegmentReads for LiveSegment {
         Ok(counts.into_iter().filter_map(|(place, count)| Some((*company.chunks.get(place as usize)?, count))).collect())
     }
 
-    fn newest_of_kinds(&self) -> Result<(Vec<(CompanyId, u32, ChunkKey)>, Position), StorageFault> {
+    fn newest_of_kinds(&self) -> Result<NewestOfKinds, StorageFault> {
         let index = self.index();
-        let mut newest = Vec::new();
+        let mut newest = NewestOfKinds { chunks: Vec::new(), last: index.span.map_or(Position::START, |(_, last)| last) };
         for (company, of_company) in &index.companies {
             for (kind, places) in &of_company.kinds {
                 let key = places.last().and_then(|(place, _)| of_company.chunks.get(*place as usize));
-                newest.extend(key.map(|key| (*company, *kind, *key)));
+                newest.chunks.extend(key.map(|key| (*company, *kind, *key)));
             }
         }
-        Ok((newest, index.span.map_or(Position::START, |(_, last)| last)))
+        Ok(newest)
     }
 
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {

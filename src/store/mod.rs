@@ -30,6 +30,8 @@ mod secrets;
 mod segment;
 mod subscriptions;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod writer;
 
@@ -55,7 +57,7 @@ pub use self::delivery_views::{DeliveriesPage, DeliveriesQuery, DeliveryStateNam
 pub use self::keys::{KeyError, Keys};
 pub use self::ledger::LedgerBusy;
 pub use self::open::{OpenError, StoreThreads};
-pub use self::outgoing::{Counted, KindsAfter, LogBatch, LogEvent};
+pub use self::outgoing::{CompanyKind, Counted, KindsAfter, LogBatch, LogEvent};
 pub use self::page::{Page, PageOutcome, PageQuery, Start, StoredEvent};
 pub use self::prepared::PreparedEvent;
 pub use self::queue::{Appending, AppendingAll};

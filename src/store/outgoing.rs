@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::chunk::{Chunk, Record};
 use super::page::{Collects, PageQuery, Start, position_of};
+use super::recent::KindsAbove;
 use super::segment::{KindName, Segment, SegmentReads};
 use super::tables::{ChunkKey, chunk_key};
 use super::{Inner, ReadError, StorageFault, Store};
@@ -67,11 +68,14 @@ pub struct LogBatch {
     pub is_behind: bool,
 }
 
+/// A type of a company's events: the company, the type in lower case, the version.
+pub type CompanyKind = (CompanyId, Arc<str>, Arc<str>);
+
 /// Which types have events in a stretch of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindsAfter {
-    /// Company, type in lower case, version; each once.
-    pub kinds: Vec<(CompanyId, Arc<str>, Arc<str>)>,
+    /// Each once.
+    pub kinds: Vec<CompanyKind>,
     /// Where the stretch ends; the position asked about when nothing lies above it.
     pub reached: Position,
 }
@@ -251,7 +255,7 @@ impl Inner {
 
     fn kinds_after(&self, position: Position) -> Result<KindsAfter, StorageFault> {
         let recent = self.recent().kinds_above(position);
-        if let Some((segment, kinds, reached)) = recent {
+        if let Some(KindsAbove { segment, kinds, reached }) = recent {
             return Ok(KindsAfter { kinds: name_kinds(segment.as_ref(), kinds)?, reached });
         }
         let list = self.segments.load_full();
@@ -259,11 +263,11 @@ impl Inner {
             if segment.span().is_none_or(|(_, last)| last <= position) {
                 continue;
             }
-            let (newest, reached) = segment.newest_of_kinds()?;
+            let newest = segment.newest_of_kinds()?;
             let mut kinds = BTreeSet::new();
             // The one chunk of a company that lies on both sides of the position.
             let mut across: Option<(CompanyId, ChunkKey, Chunk)> = None;
-            for (company, kind, key) in newest {
+            for (company, kind, key) in newest.chunks {
                 if key > chunk_key(position.created, position.id) {
                     kinds.insert((company, kind));
                     continue;
@@ -276,7 +280,7 @@ impl Inner {
                     kinds.insert((company, kind));
                 }
             }
-            return Ok(KindsAfter { kinds: name_kinds(segment, kinds)?, reached });
+            return Ok(KindsAfter { kinds: name_kinds(segment, kinds)?, reached: newest.last });
         }
         Ok(KindsAfter { kinds: Vec::new(), reached: position })
     }
@@ -318,7 +322,7 @@ impl Inner {
     }
 }
 
-fn name_kinds(segment: &dyn SegmentReads, kinds: BTreeSet<(CompanyId, u32)>) -> Result<Vec<(CompanyId, Arc<str>, Arc<str>)>, StorageFault> {
+fn name_kinds(segment: &dyn SegmentReads, kinds: BTreeSet<(CompanyId, u32)>) -> Result<Vec<CompanyKind>, StorageFault> {
     let mut named = Vec::with_capacity(kinds.len());
     let mut names: HashMap<u32, KindName> = HashMap::new();
     for (company, kind) in kinds {

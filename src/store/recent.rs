@@ -30,6 +30,16 @@ pub(super) struct Recent {
     bytes: usize,
 }
 
+/// See [`Recent::kinds_above`].
+#[derive(Debug)]
+pub(super) struct KindsAbove {
+    /// The segment that the kinds are numbered in.
+    pub segment: Arc<LiveSegment>,
+    pub kinds: BTreeSet<(CompanyId, u32)>,
+    /// The newest event.
+    pub reached: Position,
+}
+
 impl Recent {
     /// Starts anew with a segment that is open from now on; `before` is the tail at this moment.
     pub fn start(segment: Arc<LiveSegment>, before: Position) -> Self {
@@ -69,7 +79,7 @@ impl Recent {
 
     /// Which companies have events of which kinds above `position`, and the newest of them, or none when some of what
     /// lies there is not here any more.
-    pub fn kinds_above(&self, position: Position) -> Option<(Arc<LiveSegment>, BTreeSet<(CompanyId, u32)>, Position)> {
+    pub fn kinds_above(&self, position: Position) -> Option<KindsAbove> {
         let segment = self.segment.as_ref()?;
         if position < self.forgotten_of_any {
             return None;
@@ -96,7 +106,7 @@ impl Recent {
                 reached = reached.max(at);
             }
         }
-        Some((Arc::clone(segment), kinds, reached))
+        Some(KindsAbove { segment: Arc::clone(segment), kinds, reached })
     }
 
     /// The chunk that may hold an event, if it is still here, and the segment it belongs to.

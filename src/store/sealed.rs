@@ -14,7 +14,7 @@ use super::live::existing;
 use super::prepared::{DedupeEntry, DedupeHash};
 use super::records::{self, SegmentMeta, SegmentSummary};
 use super::seal::{IndexHash, read_dedupe_row};
-use super::segment::{KindName, KindNames, SegmentReads, fetch_chunk};
+use super::segment::{KindName, KindNames, NewestOfKinds, SegmentReads, fetch_chunk};
 use super::tables::{ChunkKey, CompanyTables, DEDUPE, DedupeRow, META, NAMES, TypeKey};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
@@ -367,9 +367,9 @@ impl SegmentReads for SealedSegment {
         Ok(counts.into_iter().collect())
     }
 
-    fn newest_of_kinds(&self) -> Result<(Vec<(CompanyId, u32, ChunkKey)>, Position), StorageFault> {
+    fn newest_of_kinds(&self) -> Result<NewestOfKinds, StorageFault> {
         let file = self.file()?;
-        let mut newest = Vec::new();
+        let mut newest = NewestOfKinds { chunks: Vec::new(), last: self.span().map_or(Position::START, |(_, last)| last) };
         for company in self.companies()? {
             let Some(types) = &file.company(company)?.types else { continue };
             // From kind to kind, whatever the number of chunks between them.
@@ -379,12 +379,12 @@ impl SegmentReads for SealedSegment {
                 let kind = row?.0.value().0;
                 if let Some(row) = types.range((kind, 0, 0)..=(kind, u64::MAX, u64::MAX))?.next_back() {
                     let (_, created, id) = row?.0.value();
-                    newest.push((company, kind, (created, id)));
+                    newest.chunks.push((company, kind, (created, id)));
                 }
                 next = kind.checked_add(1);
             }
         }
-        Ok((newest, self.span().map_or(Position::START, |(_, last)| last)))
+        Ok(newest)
     }
 
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {

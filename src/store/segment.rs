@@ -56,7 +56,7 @@ pub(super) trait SegmentReads: Debug + Send + Sync {
     fn counts(&self, company: CompanyId, kinds: &[u32], after: Position, until: Position) -> Result<Vec<(ChunkKey, u64)>, StorageFault>;
 
     /// For every company and each of its kinds the newest chunk that holds it; and the newest event at that moment.
-    fn newest_of_kinds(&self) -> Result<(Vec<(CompanyId, u32, ChunkKey)>, Position), StorageFault>;
+    fn newest_of_kinds(&self) -> Result<NewestOfKinds, StorageFault>;
 
     /// Where a dedupe key was used last.
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault>;
@@ -126,6 +126,13 @@ impl SegmentList {
         live.pop();
         live
     }
+}
+
+/// See [`SegmentReads::newest_of_kinds`].
+#[derive(Debug, Default)]
+pub(super) struct NewestOfKinds {
+    pub chunks: Vec<(CompanyId, u32, ChunkKey)>,
+    pub last: Position,
 }
 
 /// How a kind is called.
