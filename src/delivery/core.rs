@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
+use super::Alert;
 use super::lane::{Flight, Lane, Pick};
 use super::matcher::Matcher;
 use super::permits::{PermitLimits, Permits};
-use super::Alert;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
@@ -472,10 +472,8 @@ impl Core {
     }
 
     fn forget(&mut self, id: SubscriptionId) {
-        if let Some(lane) = self.lanes.remove(&id) {
-            if let Some(at) = lane.timer {
-                self.timers.remove(&(at, id));
-            }
+        if let Some(at) = self.lanes.remove(&id).and_then(|lane| lane.timer) {
+            self.timers.remove(&(at, id));
         }
     }
 
@@ -514,7 +512,8 @@ impl Core {
             }
             lane.knobs = Arc::new(subscription.knobs());
             let host = url::Url::parse(&subscription.wishes.url).ok();
-            lane.host = host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default().into();
+            lane.host =
+                host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default().into();
         }
         lane.health = subscription.health;
         lane.subscription = subscription;
@@ -578,7 +577,8 @@ impl Core {
             let until = Position { created: cutoff.before(Duration::from_micros(1)), id: EventId(u64::MAX) };
             let mut has_range = false;
             if lane.position.created < cutoff && !lane.is_settled() {
-                let counted = self.store.count_matching(lane.subscription.company, lane.position, until, &lane.subscription.wishes.filter)?;
+                let counted =
+                    self.store.count_matching(lane.subscription.company, lane.position, until, &lane.subscription.wishes.filter)?;
                 let settled = lane.row().map_or(0, |row| row.settled.len()) as u64;
                 if let (Some(first), Some(last)) = (counted.first, counted.last) {
                     let count = counted.count.saturating_sub(settled);
