@@ -3,7 +3,7 @@
 //! Nothing in here waits, sends, or writes. Time and chance are arguments, the log is read; so a test can run weeks of
 //! outage in a moment.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ const TARGET_KEPT: Duration = Duration::from_secs(60);
 const TARGETS_KEPT_MAX: usize = 1_024;
 /// At most one event about exhausted deliveries in this time for each subscription.
 const ALERT_INTERVAL: Duration = Duration::from_secs(60);
+/// The pause of a lane after the log could not be read for it.
+const READ_PAUSE: Duration = Duration::from_secs(1);
 
 /// An attempt that is to be made.
 #[derive(Debug)]
@@ -72,7 +74,7 @@ pub struct Core {
     store: Store,
     faults: Faults,
     metrics: Arc<DeliveryMetrics>,
-    lanes: HashMap<SubscriptionId, Lane>,
+    lanes: BTreeMap<SubscriptionId, Lane>,
     /// Of lanes that are gone: their connections, and since when they have had nothing to do.
     rested: HashMap<SubscriptionId, (Arc<Target>, Timestamp)>,
     matcher: Matcher,
@@ -88,13 +90,15 @@ pub struct Core {
     blocked_slow: VecDeque<SubscriptionId>,
     blocked_hosts: HashMap<Arc<str>, VecDeque<SubscriptionId>>,
     is_blocked: HashSet<SubscriptionId>,
+    /// Permits that came back since lanes were last let go on.
+    freed: Vec<Permit>,
     timers: BTreeSet<(Timestamp, SubscriptionId)>,
     /// Lanes whose position is not what the ledger says.
-    dirty: HashSet<SubscriptionId>,
+    dirty: BTreeSet<SubscriptionId>,
     outcomes: Outcomes,
     /// Since when outcomes wait to be written down.
     waiting_since: Option<Timestamp>,
-    unannounced: HashMap<SubscriptionId, Unannounced>,
+    unannounced: BTreeMap<SubscriptionId, Unannounced>,
     announced_at: HashMap<SubscriptionId, Timestamp>,
     alerts: Vec<(CompanyId, Alert)>,
 }
@@ -112,7 +116,7 @@ impl Core {
         let mut core = Self {
             faults,
             metrics,
-            lanes: HashMap::new(),
+            lanes: BTreeMap::new(),
             rested: HashMap::new(),
             matcher: Matcher::default(),
             routed: state.settled_tail,
@@ -124,11 +128,12 @@ impl Core {
             blocked_slow: VecDeque::new(),
             blocked_hosts: HashMap::new(),
             is_blocked: HashSet::new(),
+            freed: Vec::new(),
             timers: BTreeSet::new(),
-            dirty: HashSet::new(),
+            dirty: BTreeSet::new(),
             outcomes: Outcomes::default(),
             waiting_since: None,
-            unannounced: HashMap::new(),
+            unannounced: BTreeMap::new(),
             announced_at: HashMap::new(),
             alerts: Vec::new(),
             store,
@@ -227,16 +232,48 @@ impl Core {
         let mut starts = Vec::new();
         // With all permits out the others keep their places in the queue.
         while !self.permits.are_out()
-            && let Some(id) = self.runnable.pop_front()
+            && let Some(id) = self.next_runnable()
         {
-            self.is_runnable.remove(&id);
-            match self.turn(id, now, &mut starts)? {
-                Turn::Again => self.run(id),
-                Turn::NoRoom(reason) => self.block(id, reason),
-                Turn::Done => {}
+            match self.turn(id, now, &mut starts) {
+                Ok(Turn::Again) => self.run(id),
+                Ok(Turn::NoRoom(reason)) => self.block(id, reason),
+                Ok(Turn::Done) => {}
+                // What others have started goes on; the lane tries again.
+                Err(error) => {
+                    error!(subscription.id = %id, %error, "The log cannot be read for subscription {id}: {error}");
+                    self.set_timer_at(id, now.after(READ_PAUSE));
+                }
             }
         }
         Ok(starts)
+    }
+
+    /// The next lane that may go on. One that waited for room and does not need it any more leaves it to the next.
+    fn next_runnable(&mut self) -> Option<SubscriptionId> {
+        loop {
+            if let Some(id) = self.runnable.pop_front() {
+                self.is_runnable.remove(&id);
+                return Some(id);
+            }
+            let permit = self.freed.last()?;
+            let has_room = self.permits.has_room_for_slow();
+            let mut next = if permit.is_slow && has_room { self.blocked_slow.pop_front() } else { None };
+            if next.is_none() && self.permits.has_room_for_host(&permit.host) {
+                next = self.blocked_hosts.get_mut(&permit.host).and_then(VecDeque::pop_front);
+            }
+            match next {
+                Some(id) => {
+                    self.is_blocked.remove(&id);
+                    self.run(id);
+                }
+                None => {
+                    if self.blocked_hosts.get(&permit.host).is_some_and(VecDeque::is_empty) {
+                        self.blocked_hosts.remove(&permit.host);
+                    }
+                    self.freed.pop();
+                }
+            }
+        }
     }
 
     /// A lane goes on when there is room again for its kind.
@@ -252,17 +289,11 @@ impl Core {
         }
     }
 
-    /// Takes a permit back, and lets one lane go on that waits for such a one.
-    fn give_back(&mut self, permit: &Permit) {
-        self.permits.give_back(permit);
-        let of_slow = if permit.is_slow { self.blocked_slow.pop_front() } else { None };
-        let of_host = self.blocked_hosts.get_mut(&permit.host).and_then(VecDeque::pop_front);
-        if self.blocked_hosts.get(&permit.host).is_some_and(VecDeque::is_empty) {
-            self.blocked_hosts.remove(&permit.host);
-        }
-        for id in [of_slow, of_host].into_iter().flatten() {
-            self.is_blocked.remove(&id);
-            self.run(id);
+    /// Takes a permit back; lanes that wait for such a one go on at the next step.
+    fn give_back(&mut self, permit: Permit) {
+        self.permits.give_back(&permit);
+        if !self.freed.contains(&permit) {
+            self.freed.push(permit);
         }
     }
 
@@ -275,6 +306,12 @@ impl Core {
             if let Some((position, room)) = lane.wants(ahead)
                 && lane.waiting() < ahead / 2
             {
+                // What has expired is not read any more; it is not passed without a record.
+                let cutoff = self.store.cutoff();
+                if position.created < cutoff && expire_unread(&self.store, lane, cutoff, now, &mut self.outcomes, &self.metrics)? {
+                    self.waiting_since.get_or_insert(now);
+                }
+                let (position, room) = lane.wants(ahead).unwrap_or((position, room));
                 let batch = self.store.read_after(lane.subscription.company, position, &lane.subscription.wishes.filter, room)?;
                 lane.take(without_own(batch, id), self.faults.strict_passes_stuck);
                 self.dirty.insert(id);
@@ -298,7 +335,14 @@ impl Core {
                     (Some(event), is_retry)
                 }
                 Pick::Owed(event) => {
-                    let found = self.store.read_event(lane.subscription.company, event)?;
+                    let found = match self.store.read_event(lane.subscription.company, event) {
+                        Ok(found) => found,
+                        Err(error) => {
+                            self.permits.give_back(&permit);
+                            lane.unpick(Pick::Owed(event));
+                            return Err(error);
+                        }
+                    };
                     if found.is_none() {
                         self.permits.give_back(&permit);
                         let row = lane.owed.get(&event).copied();
@@ -320,7 +364,33 @@ impl Core {
             lane.start(Flight { event, number, started: now, permit, is_retry });
         }
         self.set_timer(id, now);
+        self.let_go(id, now);
         Ok(outcome)
+    }
+
+    /// Forgets a lane that waited only to remember its rate.
+    fn let_go(&mut self, id: SubscriptionId, now: Timestamp) {
+        if self.lanes.get(&id).is_some_and(|lane| !lane.has_row && lane.is_idle(now)) && !self.dirty.contains(&id) {
+            self.rest(id, now);
+        }
+    }
+
+    /// Forgets a lane, and keeps its connections for a while.
+    fn rest(&mut self, id: SubscriptionId, now: Timestamp) {
+        if let Some(lane) = self.lanes.get(&id)
+            && self.rested.len() < TARGETS_KEPT_MAX
+        {
+            self.rested.insert(id, (Arc::clone(&lane.target), now));
+        }
+        self.forget(id);
+    }
+
+    fn set_timer_at(&mut self, id: SubscriptionId, at: Timestamp) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if let Some(before) = lane.timer.replace(at) {
+            self.timers.remove(&(before, id));
+        }
+        self.timers.insert((at, id));
     }
 
     fn set_timer(&mut self, id: SubscriptionId, now: Timestamp) {
@@ -329,12 +399,10 @@ impl Core {
         if wakes_at == lane.timer {
             return;
         }
-        if let Some(before) = lane.timer.take() {
-            self.timers.remove(&(before, id));
-        }
         if let Some(at) = wakes_at {
-            lane.timer = Some(at);
-            self.timers.insert((at, id));
+            self.set_timer_at(id, at);
+        } else if let Some(before) = lane.timer.take() {
+            self.timers.remove(&(before, id));
         }
     }
 
@@ -364,7 +432,7 @@ impl Core {
         let delivery = DeliveryId { subscription: id, event };
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let Some(flight) = lane.in_flight.remove(&event) else { return };
-        self.give_back(&flight.permit);
+        self.give_back(flight.permit.clone());
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         self.metrics.attempt(&report.exchange, report.duration);
         let verdict = judge(&report.exchange, &lane.knobs);
@@ -382,7 +450,10 @@ impl Core {
                 self.metrics.delivered(flight.event.created, now);
             }
             Verdict::Failed { not_before } => {
-                lane.health = lane.health.after_failure(now);
+                // An attempt that began before the receiver was probed is no probe.
+                if !matches!(lane.health, Health::Probing { next, .. } if flight.started < next) {
+                    lane.health = lane.health.after_failure(now);
+                }
                 match after_failure(flight.number, not_before, &lane.knobs.retry_schedule, now, chance) {
                     Next::RetryAt(due) => {
                         let row = RetryRow { attempts: flight.number, due, created: flight.event.created };
@@ -511,11 +582,11 @@ impl Core {
                 lane.has_row = row.is_some();
                 outcomes.positions.push((id, row));
             }
-            if lane.is_idle() {
-                if self.rested.len() < TARGETS_KEPT_MAX {
-                    self.rested.insert(id, (Arc::clone(&lane.target), now));
-                }
-                self.forget(id);
+            if lane.is_idle(now) {
+                self.rest(id, now);
+            } else if lane.has_nothing_to_do() {
+                // It waits only to be forgotten.
+                self.set_timer(id, now);
             }
         }
         self.rested.retain(|_, (_, since)| now.since(*since) < TARGET_KEPT);
@@ -531,6 +602,8 @@ impl Core {
     /// A subscription was created, with a position row at `position`.
     pub fn created(&mut self, subscription: Arc<Subscription>, position: Position) {
         let id = subscription.id;
+        // It may be gone or another one already.
+        let Some(subscription) = self.store.subscription(id) else { return };
         self.matcher.insert(&subscription);
         let position = if self.faults.subscription_from_commit { self.store.tail() } else { position };
         if let Some(mut lane) = self.lane(subscription, position) {
@@ -544,6 +617,15 @@ impl Core {
     /// A subscription was changed, paused or resumed.
     pub fn changed(&mut self, subscription: Arc<Subscription>) {
         let id = subscription.id;
+        // Of several changes at once the last one may be told first.
+        let Some(mut subscription) = self.store.subscription(id) else { return };
+        let pending = self.outcomes.receivers.iter().rev().find(|(of, ..)| *of == id);
+        if let Some((_, standing, health)) = pending {
+            // It will be written over what the store shows now.
+            let is_disabled = *standing == Standing::Disabled && subscription.standing == Standing::Active;
+            let standing = if is_disabled { Standing::Disabled } else { subscription.standing };
+            subscription = Arc::new(Subscription { standing, health: *health, ..Subscription::clone(&subscription) });
+        }
         self.matcher.insert(&subscription);
         self.rested.remove(&id);
         let Some(lane) = self.lanes.get_mut(&id) else {
@@ -580,7 +662,7 @@ impl Core {
         self.rested.remove(&id);
         let flights = self.lanes.get_mut(&id).map(|lane| std::mem::take(&mut lane.in_flight)).unwrap_or_default();
         for flight in flights.into_values() {
-            self.give_back(&flight.permit);
+            self.give_back(flight.permit);
         }
         self.forget(id);
         self.dirty.remove(&id);
@@ -596,6 +678,8 @@ impl Core {
             let Some(lane) = self.lane(subscription, routed) else { return };
             self.lanes.insert(id, lane);
         }
+        // What was to be written of it before is out of date.
+        self.outcomes.rows.retain(|(known, _)| *known != delivery);
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.owe_by_hand(delivery.event, row);
         }
@@ -608,6 +692,8 @@ impl Core {
         let id = delivery.subscription;
         let is_discarded = self.lanes.get_mut(&id).is_some_and(|lane| lane.discard(delivery.event));
         if is_discarded {
+            // The store closes it; what was to be written of it before is out of date.
+            self.outcomes.rows.retain(|(known, _)| *known != delivery);
             self.dirty.insert(id);
             self.run(id);
         }
@@ -626,23 +712,7 @@ impl Core {
                 self.outcomes.rows.push((DeliveryId { subscription: id, event: *event }, closed));
                 self.metrics.expired.inc();
             }
-            let until = Position { created: cutoff.before(Duration::from_micros(1)), id: EventId(u64::MAX) };
-            let mut has_range = false;
-            if lane.position.created < cutoff && !lane.is_settled() {
-                let counted =
-                    self.store.count_matching(lane.subscription.company, lane.position, until, &lane.subscription.wishes.filter)?;
-                let settled = lane.row().map_or(0, |row| row.settled.len()) as u64;
-                if let (Some(first), Some(last)) = (counted.first, counted.last) {
-                    let count = counted.count.saturating_sub(settled);
-                    lane.pass_expired(last);
-                    if count > 0 {
-                        has_range = true;
-                        self.outcomes.expired.push((id, ExpiredRange { first: first.id, last: last.id, count, at: now }));
-                        self.metrics.expired.inc_by(count);
-                        warn!(subscription.id = %id, count, "{count} events expired before subscription {id} took them");
-                    }
-                }
-            }
+            let has_range = expire_unread(&self.store, lane, cutoff, now, &mut self.outcomes, &self.metrics)?;
             if has_range || !owed.is_empty() {
                 self.dirty.insert(id);
                 self.waiting_since.get_or_insert(now);
@@ -676,6 +746,32 @@ enum Turn {
     NoRoom(NoRoom),
     /// It has nothing to start now.
     Done,
+}
+
+/// Passes what a lane never attempted and what has expired, with a record. Whether there was any.
+fn expire_unread(
+    store: &Store,
+    lane: &mut Lane,
+    cutoff: Timestamp,
+    now: Timestamp,
+    outcomes: &mut Outcomes,
+    metrics: &DeliveryMetrics,
+) -> Result<bool, ReadError> {
+    if lane.position.created >= cutoff || lane.is_settled() {
+        return Ok(false);
+    }
+    let id = lane.subscription.id;
+    let until = Position { created: cutoff.before(Duration::from_micros(1)), id: EventId(u64::MAX) };
+    let counted = store.count_matching(lane.subscription.company, lane.position, until, &lane.subscription.wishes.filter)?;
+    let (Some(first), Some(last)) = (counted.first, counted.last) else { return Ok(false) };
+    let count = counted.count.saturating_sub(lane.accounted_up_to(last.id));
+    lane.pass_expired(last);
+    if count > 0 {
+        outcomes.expired.push((id, ExpiredRange { first: first.id, last: last.id, count, at: now }));
+        metrics.expired.inc_by(count);
+        warn!(subscription.id = %id, count, "{count} events expired before subscription {id} took them");
+    }
+    Ok(count > 0)
 }
 
 fn expired(row: &RetryRow, now: Timestamp) -> ClosedRow {

@@ -1,6 +1,6 @@
 //! A lane: what one subscription has to do. It exists only while there is something.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::permits::Permit;
@@ -60,13 +60,13 @@ pub(super) struct Lane {
     /// More may lie above `read_to`.
     pub is_behind: bool,
     slots: BTreeMap<EventId, Slot>,
-    /// Settled before this lane was made, and not read again yet.
+    /// Settled above the position, and not read yet since the lane was made or another filter applied.
     settled_before: BTreeSet<EventId>,
     waiting: VecDeque<LogEvent>,
     /// Owed events in the order in which they are due. Not the one that blocks a strict lane.
     due: BTreeSet<(Timestamp, EventId)>,
-    pub owed: HashMap<EventId, RetryRow>,
-    pub in_flight: HashMap<EventId, Flight>,
+    pub owed: BTreeMap<EventId, RetryRow>,
+    pub in_flight: BTreeMap<EventId, Flight>,
     pub health: Health,
     rate: Rate,
     /// Alternates, so that neither fresh events nor retries starve.
@@ -94,8 +94,8 @@ impl Lane {
             settled_before: BTreeSet::new(),
             waiting: VecDeque::new(),
             due: BTreeSet::new(),
-            owed: HashMap::new(),
-            in_flight: HashMap::new(),
+            owed: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             rate: Rate::default(),
             prefers_retry: true,
             has_row: false,
@@ -140,8 +140,8 @@ impl Lane {
                 continue;
             }
             let mut is_settled = self.settled_before.remove(&event.id);
-            if let Some(row) = self.owed.get(&event.id) {
-                if self.is_strict() && !passes_stuck {
+            if let Some(row) = self.owed.get(&event.id).filter(|_| !self.in_flight.contains_key(&event.id)) {
+                if self.is_strict() && !passes_stuck && !is_settled {
                     // It blocks the lane; its row says for how long.
                     self.due.remove(&(row.due, event.id));
                 } else {
@@ -149,7 +149,7 @@ impl Lane {
                 }
             }
             self.slots.insert(event.id, Slot { created: event.created, is_settled });
-            if !is_settled {
+            if !is_settled && !self.in_flight.contains_key(&event.id) {
                 self.waiting.push_back(event);
             }
         }
@@ -178,22 +178,36 @@ impl Lane {
     fn settle(&mut self, event: EventId) {
         if let Some(slot) = self.slots.get_mut(&event) {
             slot.is_settled = true;
+        } else if event > self.position.id {
+            // It is not read again yet.
+            self.settled_before.insert(event);
         }
         self.advance();
     }
 
     /// Forgets what was read and not attempted: another filter may apply to it, or nobody will attempt it for a while.
     pub fn reread(&mut self) {
+        // A slot stands for everything below it, too: what is not read any more may not lie below one.
+        let settled = std::mem::take(&mut self.slots).into_iter().filter(|(_, slot)| slot.is_settled);
+        self.settled_before.extend(settled.map(|(id, _)| id));
         for event in self.waiting.drain(..) {
-            // An event that blocks stays owed by its row, and comes back when it is read again.
-            self.slots.remove(&event.id);
+            // One that blocks stays owed by its row, and may never come back: neither its type nor the order may be
+            // wanted any more.
+            if let Some(row) = self.owed.get(&event.id) {
+                self.due.insert((row.due, event.id));
+            }
         }
         self.read_to = self.position;
         self.is_behind = true;
     }
 
-    /// Nothing is left to do, to remember or to wait for.
-    pub fn is_idle(&self) -> bool {
+    /// Nothing is left to do, to remember or to wait for. What its rate allows must be remembered for a while.
+    pub fn is_idle(&self, now: Timestamp) -> bool {
+        self.has_nothing_to_do() && self.rate.full_at(self.subscription.wishes.rate_per_minute) <= now
+    }
+
+    /// Nothing is left to do or to wait for.
+    pub fn has_nothing_to_do(&self) -> bool {
         self.is_settled() && self.owed.is_empty() && matches!(self.health, Health::Sound { failing: None })
     }
 
@@ -286,10 +300,10 @@ impl Lane {
     /// An attempt has failed and is to be repeated.
     pub fn owe(&mut self, event: LogEvent, row: RetryRow, passes_stuck: bool) {
         let id = event.id;
-        let blocks = self.is_strict() && !passes_stuck && self.slots.get(&id).is_some_and(|slot| !slot.is_settled);
-        if blocks {
+        let blocks = self.is_strict() && !passes_stuck && self.is_open(id);
+        if blocks && self.slots.contains_key(&id) {
             // Not settled: the position stays below it, and it is the next to be attempted.
-            self.waiting.push_front(event);
+            self.put_back(event);
         } else {
             self.due.insert((row.due, id));
         }
@@ -299,22 +313,38 @@ impl Lane {
         }
     }
 
+    /// Whether an event keeps the position below it.
+    fn is_open(&self, event: EventId) -> bool {
+        match self.slots.get(&event) {
+            Some(slot) => !slot.is_settled,
+            None => event > self.position.id && !self.settled_before.contains(&event),
+        }
+    }
+
     /// An attempt has ended without a verdict on its event, which is to be attempted as if it had not been.
     pub fn give_back(&mut self, flight: Flight) {
         let id = flight.event.id;
         if self.slots.get(&id).is_some_and(|slot| !slot.is_settled) {
-            let place = self.waiting.partition_point(|known| known.id < id);
-            self.waiting.insert(place, flight.event);
+            self.put_back(flight.event);
         } else {
             self.owe_again(id);
         }
     }
 
+    /// An event waits again, in its place: of several in flight any may have come back before.
+    fn put_back(&mut self, event: LogEvent) {
+        let place = self.waiting.partition_point(|known| known.id < event.id);
+        self.waiting.insert(place, event);
+    }
+
     /// Owes an event by hand: attempted now, whatever became of it before.
-    pub fn owe_by_hand(&mut self, event: EventId, row: RetryRow) {
-        if let Some(before) = self.owed.insert(event, row) {
+    pub fn owe_by_hand(&mut self, event: EventId, mut row: RetryRow) {
+        if let Some(before) = self.owed.get(&event) {
             self.due.remove(&(before.due, event));
+            // Who has asked may not know of the last attempt yet.
+            row.attempts = row.attempts.max(before.attempts);
         }
+        self.owed.insert(event, row);
         if self.waiting.iter().all(|known| known.id != event) && !self.in_flight.contains_key(&event) {
             self.due.insert((row.due, event));
         }
@@ -330,13 +360,21 @@ impl Lane {
         true
     }
 
+    /// Events above the position and up to `to` that are settled, under way or owed by a row.
+    pub fn accounted_up_to(&self, to: EventId) -> u64 {
+        let settled = self.slots.range(..=to).filter(|(_, slot)| slot.is_settled).count();
+        let before = self.settled_before.range(..=to).count();
+        let owed = self.owed.keys().filter(|event| !self.in_flight.contains_key(event));
+        let open = self.in_flight.keys().chain(owed).filter(|event| **event <= to && self.is_open(**event));
+        (settled + before + open.count()) as u64
+    }
+
     /// Moves over events that have expired and were never attempted; `to` is the last of them.
     pub fn pass_expired(&mut self, to: Position) {
-        let expired: Vec<EventId> =
-            self.waiting.iter().filter(|event| event.created <= to.created && event.id <= to.id).map(|event| event.id).collect();
+        let is_over = |event: &&LogEvent| event.created <= to.created && event.id <= to.id && !self.owed.contains_key(&event.id);
+        let expired: BTreeSet<EventId> = self.waiting.iter().filter(is_over).map(|event| event.id).collect();
         self.waiting.retain(|event| !expired.contains(&event.id));
         for event in expired {
-            self.owed.remove(&event);
             self.settle(event);
         }
         if self.slots.is_empty() {
@@ -367,7 +405,12 @@ impl Lane {
         let work = match (retry, fresh) {
             (Some(retry), Some(fresh)) => Some(retry.min(fresh)),
             (retry, fresh) => retry.or(fresh),
-        }?;
+        };
+        let Some(work) = work else {
+            // To be forgotten then.
+            let full_at = self.rate.full_at(self.subscription.wishes.rate_per_minute);
+            return (self.has_nothing_to_do() && full_at > now).then_some(full_at);
+        };
         let allowed = self.rate.ready_at(self.subscription.wishes.rate_per_minute);
         let probed = self.health.wakes_at().unwrap_or_default();
         // What is ready now waits for room, which is not a matter of time.

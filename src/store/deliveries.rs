@@ -168,7 +168,7 @@ impl Outcomes {
 pub struct DeliveryState {
     /// How far all subscriptions without a position are.
     pub settled_tail: Position,
-    /// How far the others are.
+    /// How far the others are; what was closed above counts as settled.
     pub positions: HashMap<SubscriptionId, PositionRow>,
     /// What is to be tried again, by event.
     pub retries: HashMap<SubscriptionId, Vec<(EventId, RetryRow)>>,
@@ -555,6 +555,16 @@ impl Inner {
             for row in table.iter()? {
                 let (id, record) = row?;
                 state.positions.insert(SubscriptionId(id.value()), read_position(record.value())?);
+            }
+        }
+        if let Some(table) = existing(transaction.open_table(CLOSED))? {
+            // Closed by a person after the position was written.
+            for (id, place) in &mut state.positions {
+                for row in table.range((id.0, place.position.id.0.saturating_add(1), 0)..=(id.0, u64::MAX, u32::MAX))? {
+                    place.settled.push(EventId(row?.0.value().1));
+                }
+                place.settled.sort_unstable();
+                place.settled.dedup();
             }
         }
         if let Some(table) = existing(transaction.open_table(RETRIES))? {

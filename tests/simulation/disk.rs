@@ -94,7 +94,7 @@ impl NameChange {
 
 #[derive(Debug, Default)]
 struct State {
-    files: HashMap<u64, SimFile>,
+    files: BTreeMap<u64, SimFile>,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     pending_names: Vec<NameChange>,
