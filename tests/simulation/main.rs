@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
 mod damage;
+mod delivering;
 mod disk;
+mod engine;
 mod faulty;
 mod lifecycle;
+mod obligations;
+mod outage;
 mod reading;
 mod sending;
 mod stage;
