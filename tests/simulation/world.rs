@@ -361,7 +361,10 @@ impl World {
             if let Some(key) = &published.event.dedupe_key {
                 self.keys.insert((*company, key.as_str().to_owned()), *id);
             }
-            self.acknowledged.insert(*id, (published.clone(), self.latest.0));
+            // Its own time: a clock that steps back leaves it far behind the latest one.
+            let stored = store.read_event(*company, *id).map_err(|error| error.to_string())?;
+            let created = stored.map_or(self.latest.0, |event| event.created);
+            self.acknowledged.insert(*id, (published.clone(), created));
         }
         self.check_keys(store)?;
         self.check_ledger(store)
