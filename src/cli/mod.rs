@@ -8,12 +8,16 @@ mod companies;
 mod config;
 mod events;
 mod failure;
+mod follow;
 mod keys;
+mod listen;
 mod options;
 mod output;
 mod pointer;
+mod secret;
 mod serve;
 mod settings;
+mod sink;
 mod tail;
 mod transport;
 mod trigger;
@@ -65,6 +69,10 @@ enum Command {
     Event(events::Command),
     /// Publish a sample of an event type from the catalogue
     Trigger(trigger::Trigger),
+    /// Forward events to a URL of your own as signed webhooks, without a subscription
+    Listen(listen::Listen),
+    /// Receive webhooks: check their signatures, print them, and answer as told
+    Sink(sink::SinkCommand),
     /// Check the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -87,17 +95,21 @@ fn run(command: Command, settings: &Settings) -> Result<(), Failure> {
     match command {
         Command::Serve(serve) => serve.run(settings),
         Command::Config(command) => command.run(settings),
-        command => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(|error| Failure::caused("the command cannot start", &error))?.block_on(run_connected(command, settings))
-        }
+        Command::Sink(sink) => wait_for(sink.run(settings)),
+        command => wait_for(run_connected(command, settings)),
     }
+}
+
+fn wait_for(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::caused("the command cannot start", &error))?.block_on(command)
 }
 
 async fn run_connected(command: Command, settings: &Settings) -> Result<(), Failure> {
     let need = match &command {
         Command::Company(command) => command.need(),
         Command::Event(command) => command.need(),
+        Command::Listen(_) => Need::Daemon,
         _ => Need::Store,
     };
     let connection = Connection::open(settings, need).await?;
@@ -108,7 +120,8 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
         Command::Event(command) => command.run(&connection, format).await,
         Command::Trigger(trigger) => trigger.run(&connection, format).await,
         Command::Verify(verify) => verify.run(&connection, format).await,
-        Command::Serve(_) | Command::Config(_) => Ok(()),
+        Command::Listen(listen) => listen.run(&connection, settings, format).await,
+        Command::Serve(_) | Command::Config(_) | Command::Sink(_) => Ok(()),
     };
     connection.close();
     done
