@@ -19,6 +19,8 @@ pub(super) enum Shape {
     Fraction(f64),
     /// true or false.
     Flag,
+    /// A list of networks.
+    Networks,
 }
 
 /// One key.
@@ -40,7 +42,7 @@ pub(super) const ENVIRONMENTS: [&str; 3] = ["production", "staging", "developmen
 const YEAR_SECONDS: i64 = 31_536_000;
 
 /// All keys, in the order of `config.toml`.
-pub(super) const KEYS: [Key; 28] = [
+pub(super) const KEYS: [Key; 34] = [
     same("environment", Shape::Word(&ENVIRONMENTS), "\"production\""),
     Key { path: "data_dir", shape: Shape::Text, defaults: ["\"/var/lib/lutine\"", "\"/var/lib/lutine\"", "\"./data\""] },
     same("public_url", Shape::BaseUrl, "\"\""),
@@ -64,6 +66,12 @@ pub(super) const KEYS: [Key; 28] = [
     Key { path: "rate_limits.read_per_minute", shape: Shape::Whole(0, 4_000_000_000), defaults: ["6000", "6000", "0"] },
     Key { path: "rate_limits.write_per_minute", shape: Shape::Whole(0, 4_000_000_000), defaults: ["60000", "60000", "0"] },
     Key { path: "rate_limits.admin_per_minute", shape: Shape::Whole(0, 4_000_000_000), defaults: ["600", "600", "0"] },
+    same("delivery.concurrency_max", Shape::Whole(1, 100_000), "512"),
+    same("delivery.per_subscription_max", Shape::Whole(1, 1_000), "16"),
+    same("delivery.private_excerpts", Shape::Flag, "false"),
+    same("egress.allow", Shape::Networks, "[]"),
+    same("egress.allow_public", Shape::Flag, "true"),
+    Key { path: "egress.allow_http", shape: Shape::Flag, defaults: ["false", "false", "true"] },
     same("catalog.file", Shape::Text, "\"\""),
     same("catalog.strict", Shape::Flag, "false"),
     Key { path: "telemetry.metrics_open", shape: Shape::Flag, defaults: ["false", "false", "true"] },
@@ -87,6 +95,11 @@ impl Shape {
         let quoted = value.as_str();
         match self {
             Self::Text => quoted.is_none().then(|| "must be a text in quotes".to_owned()),
+            Self::Networks => {
+                let wrong = |entry: &toml_edit::Value| entry.as_str().is_none_or(|text| text.parse::<ipnet::IpNet>().is_err());
+                let is_wrong = value.as_array().is_none_or(|entries| entries.iter().any(wrong));
+                is_wrong.then(|| "must be a list of networks such as [\"10.20.0.0/16\"]".to_owned())
+            }
             Self::Flag => value.as_bool().is_none().then(|| "must be true or false, without quotes".to_owned()),
             Self::Word(words) => match quoted {
                 Some(word) if words.contains(&word) => None,

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Format, Toml};
+use ipnet::IpNet;
 use serde::Deserialize;
 
 pub use self::faults::{Fault, Faults};
 use self::keys::{ENVIRONMENTS, KEYS};
+use crate::domain::egress::EgressPolicy;
 use crate::domain::nearest::nearest;
 
 /// Where the daemon runs; decides the defaults, and whether it may listen in the clear.
@@ -59,6 +61,10 @@ pub struct Config {
     pub limits: Limits,
     /// How often a key may call.
     pub rate_limits: RateLimits,
+    /// The delivery engine.
+    pub delivery: Delivery,
+    /// Where webhooks may go.
+    pub egress: Egress,
     /// Event types.
     pub catalog: Catalog,
     /// Metrics.
@@ -132,6 +138,28 @@ pub struct RateLimits {
     pub write_per_minute: u32,
     /// Administration.
     pub admin_per_minute: u32,
+}
+
+/// `[delivery]`
+#[derive(Debug, Clone, Deserialize)]
+pub struct Delivery {
+    /// Attempts in flight, whole daemon.
+    pub concurrency_max: usize,
+    /// Attempts in flight to one subscription; also what a subscription gets that asks for nothing else.
+    pub per_subscription_max: u16,
+    /// Whether answers from private addresses are shown to others than administrators.
+    pub private_excerpts: bool,
+}
+
+/// `[egress]`
+#[derive(Debug, Clone, Deserialize)]
+pub struct Egress {
+    /// Private networks that receivers may sit in.
+    pub allow: Vec<IpNet>,
+    /// Whether public addresses may be sent to.
+    pub allow_public: bool,
+    /// Whether `http` may be used.
+    pub allow_http: bool,
 }
 
 /// `[catalog]`
@@ -256,6 +284,17 @@ impl Config {
             config.public_url.pop();
         }
         Ok(config)
+    }
+
+    /// Where webhooks may go: to loopback only on a developer's machine.
+    #[must_use]
+    pub fn egress_policy(&self) -> EgressPolicy {
+        EgressPolicy {
+            allow: self.egress.allow.clone(),
+            allow_public: self.egress.allow_public,
+            allow_http: self.egress.allow_http,
+            allow_loopback: self.environment == Environment::Development,
+        }
     }
 
     /// Every key with its value as TOML and where it comes from, in the order of `config.toml`.

@@ -9,14 +9,18 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::deliverer::EngineDeliverer;
 use super::master_key;
 use super::{Seams, StartError};
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::delivery::{Engine, EngineOptions, PermitLimits};
+use crate::service::subscriptions::Deliverer;
 use crate::service::{Foundations, Services};
 use crate::store::disk::DataDirectory;
 use crate::store::{FaultSink, Store, StoreOptions, StoreThreads};
 use crate::telemetry::metrics::Metrics;
+use crate::webhook::{Sender, SystemResolver, TrustedRoots};
 
 /// Left behind by a daemon that ended because of its storage; the next start then reads everything from the disk.
 const MARKER: &str = "storage-fault";
@@ -25,14 +29,41 @@ const MARKER: &str = "storage-fault";
 #[derive(Debug)]
 pub(super) struct Assembly {
     pub services: Services,
+    /// None when only a command has the store open.
+    pub engine: Option<Engine>,
     threads: StoreThreads,
     /// Holds the lock of the data directory for as long as anything runs on it.
     _directory: Arc<DataDirectory>,
 }
 
+/// Who has the store open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The daemon, which delivers.
+    Daemon,
+    /// A command, which leaves that to the daemon.
+    Command,
+}
+
+/// Attempts in flight to one host and port, as a part of all: two receivers that hang leave room for others.
+const HOST_SHARE: usize = 2;
+
+fn start_engine(config: &Config, seams: &Seams, store: &Store, metrics: &Metrics, shutdown: &CancellationToken) -> Result<Engine, StartError> {
+    let policy = Arc::new(ArcSwap::from_pointee(config.egress_policy()));
+    let sender = Sender::new(policy, Arc::new(SystemResolver::default()), TrustedRoots::system())?;
+    let all = config.delivery.concurrency_max;
+    let options = EngineOptions {
+        limits: PermitLimits { all, per_host: (all / HOST_SHARE).max(1) },
+        metrics: Arc::clone(&metrics.delivery),
+        faults: seams.faults,
+        shutdown: shutdown.clone(),
+    };
+    Ok(Engine::start(store.clone(), sender, options)?)
+}
+
 impl Assembly {
-    /// Opens the store and starts its threads.
-    pub fn open(config: Config, seams: &Seams) -> Result<Self, StartError> {
+    /// Opens the store and starts its threads, and for the daemon the delivery engine.
+    pub fn open(config: Config, seams: &Seams, role: Role) -> Result<Self, StartError> {
         let catalog_file = Some(config.catalog.file.as_path()).filter(|path| !path.as_os_str().is_empty());
         let catalog = Arc::new(Catalog::load(catalog_file, config.catalog.strict)?);
         let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
@@ -64,25 +95,46 @@ impl Assembly {
             check_all(&store, &marker)?;
         }
         let threads = store.start()?;
+        let shutdown = CancellationToken::new();
+        let engine = match role {
+            Role::Command => Ok(None),
+            Role::Daemon => start_engine(&config, seams, &store, &metrics, &shutdown).map(Some),
+        };
+        let engine = match engine {
+            Ok(engine) => engine,
+            Err(error) => {
+                threads.stop();
+                return Err(error);
+            }
+        };
+        let deliverer = engine.as_ref().map(|engine| Arc::new(EngineDeliverer(engine.handle())) as Arc<dyn Deliverer>);
         let services = Services::new(Foundations {
             store,
+            engine: deliverer,
             catalog,
             config: Arc::new(ArcSwap::from_pointee(config)),
             clock: Arc::clone(&seams.clock),
             metrics,
-            shutdown: CancellationToken::new(),
+            shutdown,
         });
         match services {
-            Ok(services) => Ok(Self { services, threads, _directory: directory }),
+            Ok(services) => Ok(Self { services, engine, threads, _directory: directory }),
             Err(error) => {
+                if let Some(engine) = engine {
+                    engine.stop();
+                }
                 threads.stop();
                 Err(StartError::Io { what: "randomness", source: io::Error::other(error.to_string()) })
             }
         }
     }
 
-    /// Writes what waits, and closes the store.
+    /// Ends the deliveries, writes what waits, and closes the store.
     pub fn close(self) {
+        self.services.shutdown.cancel();
+        if let Some(engine) = self.engine {
+            engine.stop();
+        }
         self.threads.stop();
     }
 }

@@ -2,6 +2,7 @@
 
 mod assembly;
 mod clock;
+mod deliverer;
 mod listeners;
 mod master_key;
 mod offline;
@@ -18,13 +19,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use self::assembly::Assembly;
+use self::assembly::{Assembly, Role};
 pub use self::clock::SystemClock;
 use self::listeners::Listeners;
 pub use self::master_key::MasterKeyError;
 pub use self::offline::Offline;
 use crate::catalog::CatalogError;
 use crate::config::{Config, Environment, LogFormat};
+use crate::delivery::{Engine, EngineError, EngineHandle};
 use crate::domain::clock::Clock;
 use crate::http::{ConnectionLimits, Connections};
 use crate::service::Services;
@@ -32,6 +34,7 @@ use crate::store::disk::DataDirectoryError;
 use crate::store::faults::Faults;
 use crate::store::{OpenError, StorageFault, relay_answers};
 use crate::telemetry::logs::{self, FilterError, Form};
+use crate::webhook::SenderError;
 
 /// How long open connections may take to end after a signal.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
@@ -61,11 +64,7 @@ impl Seams {
     /// then unknown to its callers, and only a new start can tell what is on disk.
     #[must_use]
     pub fn real() -> Self {
-        Self {
-            clock: Arc::new(SystemClock),
-            faults: Faults::default(),
-            on_fault: Arc::new(|_| std::process::exit(EXIT_STORAGE_FAULT)),
-        }
+        Self { clock: Arc::new(SystemClock), faults: Faults::default(), on_fault: Arc::new(|_| std::process::exit(EXIT_STORAGE_FAULT)) }
     }
 }
 
@@ -84,6 +83,12 @@ pub enum StartError {
     /// There is no master key.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
+    /// The delivery engine does not start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Webhooks cannot be sent.
+    #[error(transparent)]
+    Sender(#[from] SenderError),
     /// The store cannot be opened.
     #[error("the store cannot be opened: {0}")]
     Store(#[from] OpenError),
@@ -149,7 +154,7 @@ impl Daemon {
             count => count,
         };
         // The store comes first: its lock tells a second daemon from the first before it takes the socket away.
-        let assembly = Assembly::open(config.clone(), seams)?;
+        let assembly = Assembly::open(config.clone(), seams, Role::Daemon)?;
         let listeners = match Listeners::bind(&config) {
             Ok(listeners) => listeners,
             Err(error) => {
@@ -169,9 +174,10 @@ impl Daemon {
         for number in 0..runtimes {
             let started = listeners.for_runtime(number).and_then(|(network, local)| {
                 let (connections, services) = (connections.clone(), services.clone());
+                let engine = daemon.assembly.engine.as_ref().map(Engine::handle);
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 std::thread::Builder::new().name(format!("http-{number}")).spawn(move || {
-                    runtime.block_on(serve(&connections, &services, network, local));
+                    runtime.block_on(serve(&connections, &services, engine.as_ref(), network, local));
                 })
             });
             match started {
@@ -216,6 +222,7 @@ impl Daemon {
 async fn serve(
     connections: &Connections,
     services: &Services,
+    engine: Option<&EngineHandle>,
     network: std::net::TcpListener,
     local: Option<std::os::unix::net::UnixListener>,
 ) {
@@ -231,7 +238,7 @@ async fn serve(
     let local = local.and_then(|listener| UnixListener::from_std(listener).ok());
     match local {
         Some(local) => {
-            tokio::join!(connections.accept_network(network), connections.accept_local(local), keep_retention(services));
+            tokio::join!(connections.accept_network(network), connections.accept_local(local), keep_retention(services, engine));
         }
         None => connections.accept_network(network).await,
     }
@@ -241,13 +248,16 @@ async fn serve(
     }
 }
 
-/// Drops expired segments, again and again.
-async fn keep_retention(services: &Services) {
+/// Drops expired segments, again and again; what is still owed of them expires first, with a record.
+async fn keep_retention(services: &Services, engine: Option<&EngineHandle>) {
     loop {
         let wait = services.config.load().retention.purge_interval();
         tokio::select! {
             () = services.shutdown.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
+        }
+        if let Some(engine) = engine {
+            engine.expire(services.store.cutoff()).await;
         }
         let store = services.store.clone();
         // A fault has been reported by the store itself, which ends the daemon.

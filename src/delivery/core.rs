@@ -12,14 +12,14 @@ use tracing::{error, info, warn};
 use super::lane::{Flight, Lane, Pick};
 use super::matcher::Matcher;
 use super::permits::{PermitLimits, Permits};
-use super::{Alert, LaneStatus};
+use super::Alert;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
 use crate::domain::filter::OWN_PREFIX;
 use crate::domain::health::Health;
 use crate::domain::retry::{Exchange, Next, Verdict, after_failure, judge};
-use crate::domain::subscription::{DeliveryId, Standing, Subscription, SubscriptionId};
+use crate::domain::subscription::{DeliveryId, LaneStatus, Standing, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
 use crate::store::faults::Faults;
 use crate::store::{

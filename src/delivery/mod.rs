@@ -16,30 +16,6 @@ pub use self::alerts::Alert;
 pub use self::engine::{Engine, EngineError, EngineHandle, EngineOptions};
 pub use self::permits::PermitLimits;
 
-use crate::domain::cursor::Position;
-use crate::domain::health::Health;
-use crate::domain::subscription::Standing;
-use crate::domain::time::Timestamp;
-
-/// How the lane of one subscription stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LaneStatus {
-    /// Every matching event at or below it is settled.
-    pub position: Position,
-    /// Events above the position that are settled.
-    pub settled_above: usize,
-    /// Events that wait for another attempt.
-    pub owed: usize,
-    /// When the oldest of them was created.
-    pub oldest_owed: Option<Timestamp>,
-    /// Attempts under way.
-    pub in_flight: usize,
-    /// Whether it is sent to.
-    pub standing: Standing,
-    /// How its receiver does.
-    pub health: Health,
-}
-
 #[cfg(test)]
 mod tests {
     use crate::domain::company::CompanyId;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::company::CompanyId;
+use super::cursor::Position;
 use super::event::EventId;
 use super::filter::TypeFilter;
 use super::health::Health;
@@ -165,6 +166,25 @@ pub struct Subscription {
     pub health: Health,
     /// When it was created.
     pub created: Timestamp,
+}
+
+/// How far the deliveries of one subscription are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// Every matching event at or below it is settled: delivered, dead, closed, or owed.
+    pub position: Position,
+    /// Events above the position that are settled.
+    pub settled_above: usize,
+    /// Events that wait for another attempt.
+    pub owed: usize,
+    /// When the oldest of them was created.
+    pub oldest_owed: Option<Timestamp>,
+    /// Attempts under way.
+    pub in_flight: usize,
+    /// Whether it is sent to.
+    pub standing: Standing,
+    /// How its receiver does.
+    pub health: Health,
 }
 
 /// 32 bytes that only the daemon and the receiver know.

@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::StatusCode;
+use axum::http::header::EXPECT;
+use axum::http::{HeaderMap, StatusCode};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -20,9 +21,20 @@ const DISCARD_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The whole body; refused before more than `bytes_max` of it are kept.
-pub(super) async fn read(body: Body, bytes_max: usize, time_max: Duration, too_large: StatusCode) -> Result<Bytes, Fault> {
-    if HttpBody::size_hint(&body).lower() > bytes_max as u64 {
-        discard(body).await;
+pub(super) async fn read(
+    body: Body,
+    headers: &HeaderMap,
+    bytes_max: usize,
+    time_max: Duration,
+    too_large: StatusCode,
+) -> Result<Bytes, Fault> {
+    let announced = HttpBody::size_hint(&body).lower();
+    if announced > bytes_max as u64 {
+        // Who asks first has sent nothing, and reading would be the leave to go on. Of what is not read to its end
+        // in any case, nothing is.
+        if !headers.contains_key(EXPECT) && announced <= DISCARD_BYTES_MAX {
+            discard(body).await;
+        }
         return Err(Fault::too_large(too_large, bytes_max));
     }
     match timeout(time_max, collect(body, bytes_max)).await {

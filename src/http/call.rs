@@ -111,6 +111,12 @@ impl Call {
         self.head.uri.query().unwrap_or_default()
     }
 
+    /// What follows this segment of the path, up to the next slash.
+    pub fn segment_after(&self, name: &str) -> &str {
+        let mut segments = self.head.uri.path().split('/').skip_while(|segment| *segment != name);
+        segments.nth(1).unwrap_or_default()
+    }
+
     /// What stands behind the last slash of the path.
     pub fn last_segment(&self) -> &str {
         self.head.uri.path().rsplit('/').next().unwrap_or_default()
@@ -144,7 +150,7 @@ impl Call {
     pub async fn read_body(mut self, bytes_max: usize, too_large: StatusCode) -> Result<(Self, Bytes), Fault> {
         let body = std::mem::take(&mut self.body);
         let time_max = Duration::from_secs(self.services.config.load().server.body_read_timeout_seconds);
-        let bytes = body::read(body, bytes_max, time_max, too_large).await?;
+        let bytes = body::read(body, &self.head.headers, bytes_max, time_max, too_large).await?;
         Ok((self, bytes))
     }
 

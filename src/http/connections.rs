@@ -60,6 +60,8 @@ pub struct Connections {
     router: Router,
     metrics: Arc<Metrics>,
     permits: Arc<Semaphore>,
+    /// Of the local socket, so that a crowd on the network does not keep the administrator out.
+    local_permits: Arc<Semaphore>,
     limits: PhaseLimits,
     tasks: TaskTracker,
     /// No new connections, and no further request on open ones.
@@ -76,6 +78,7 @@ impl Connections {
             router: router(services),
             metrics: Arc::clone(&services.metrics),
             permits: Arc::new(Semaphore::new(limits.connections_max)),
+            local_permits: Arc::new(Semaphore::new(limits.connections_max)),
             limits: PhaseLimits { idle: limits.idle_timeout, head: limits.header_read_timeout },
             tasks: TaskTracker::new(),
             shutdown: services.shutdown.clone(),
@@ -85,7 +88,7 @@ impl Connections {
 
     /// Accepts connections over the network until shutdown.
     pub async fn accept_network(&self, listener: TcpListener) {
-        self.accept(async || {
+        self.accept(&self.permits, async || {
             let (stream, peer) = listener.accept().await?;
             // Answers are written whole; waiting for more would only delay them.
             stream.set_nodelay(true)?;
@@ -96,19 +99,23 @@ impl Connections {
 
     /// Accepts connections on the local socket until shutdown.
     pub async fn accept_local(&self, listener: UnixListener) {
-        self.accept(async || {
+        self.accept(&self.local_permits, async || {
             let (stream, _) = listener.accept().await?;
             Ok((stream, Caller::Local))
         })
         .await;
     }
 
-    async fn accept<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, mut next: impl AsyncFnMut() -> io::Result<(S, Caller)>) {
+    async fn accept<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        permits: &Arc<Semaphore>,
+        mut next: impl AsyncFnMut() -> io::Result<(S, Caller)>,
+    ) {
         let mut pause = Duration::from_millis(5);
         loop {
             let accepting = async {
                 // The semaphore is never closed.
-                let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+                let permit = Arc::clone(permits).acquire_owned().await.ok();
                 (permit, next().await)
             };
             let (permit, accepted) = tokio::select! {
@@ -155,18 +162,19 @@ impl Connections {
         loop {
             tokio::select! {
                 biased;
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        debug!(%error, "A connection ended early: {error}");
-                    }
-                    return;
-                }
+                // First, so that an answer that the shutdown itself brings about says that it is the last one.
                 () = signal.cancelled() => {
                     if self.abort.is_cancelled() {
                         return;
                     }
                     connection.as_mut().graceful_shutdown();
                     signal = &self.abort;
+                }
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        debug!(%error, "A connection ended early: {error}");
+                    }
+                    return;
                 }
                 () = look.as_mut() => {
                     if activity.is_overdue(&self.limits) {

@@ -8,9 +8,12 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::scope::Scope;
 use crate::service::cursors::CursorError;
+use crate::service::deliveries::{DeliveriesError, DeliveryError};
 use crate::service::events::{PageError, PublishError, SampleError};
 use crate::service::keys::{AuthenticateError, CreateKeyError};
-use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, ReadError};
+use crate::service::subscriptions::{TestError, WishError};
+use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, ReadError, SubscriptionError};
+use crate::webhook::TargetError;
 use crate::wire::events::ItemError;
 use crate::wire::problem::{self, Problem, ProblemError};
 use crate::wire::publish::Refusal;
@@ -295,6 +298,64 @@ impl From<KeyError> for Fault {
             KeyError::NoSuchCompany(company) => Self::no_such_company(&company.to_string()),
             KeyError::IdTaken => Self::internal(error.to_string()),
             KeyError::Busy(busy) => busy.into(),
+        }
+    }
+}
+
+impl From<SubscriptionError> for Fault {
+    fn from(error: SubscriptionError) -> Self {
+        match error {
+            SubscriptionError::NoSuchCompany(company) => Self::no_such_company(&company.to_string()),
+            SubscriptionError::Secret(error) => Self::internal(error.to_string()),
+            SubscriptionError::Busy(busy) => busy.into(),
+        }
+    }
+}
+
+impl From<WishError> for Fault {
+    fn from(error: WishError) -> Self {
+        let detail = error.to_string();
+        let at = |pointer: &str, code| Self { pointer: Some(pointer.to_owned()), ..Self::bad_request(code, detail.clone()) };
+        match error {
+            WishError::Url(_) | WishError::Target(TargetError::Url(_)) => at("/url", "invalid_url"),
+            WishError::Target(TargetError::Header(_)) => at("/headers", "invalid_member"),
+            WishError::Target(TargetError::ContentType) => at("/overrides/contentType", "invalid_member"),
+            WishError::Target(TargetError::Auth) => at("/auth", "invalid_member"),
+            WishError::Start(_) => at("/startFrom", "invalid_cursor"),
+            WishError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TestError> for Fault {
+    fn from(error: TestError) -> Self {
+        match error {
+            TestError::Append(error) => error.into(),
+            TestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeliveryError> for Fault {
+    fn from(error: DeliveryError) -> Self {
+        let detail = error.to_string();
+        match error {
+            DeliveryError::Unknown => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
+            DeliveryError::Expired => Self::new(StatusCode::GONE, "event_expired", detail),
+            DeliveryError::Ended(..) => Self::new(StatusCode::CONFLICT, "delivery_ended", detail),
+            DeliveryError::Waiting => Self::new(StatusCode::CONFLICT, "delivery_waiting", detail),
+            DeliveryError::UnderWay => Self::new(StatusCode::CONFLICT, "delivery_under_way", detail).after(1),
+            DeliveryError::Read(error) => error.into(),
+            DeliveryError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeliveriesError> for Fault {
+    fn from(error: DeliveriesError) -> Self {
+        match error {
+            DeliveriesError::Cursor(error) => error.into(),
+            DeliveriesError::Read(error) => error.into(),
         }
     }
 }

@@ -123,18 +123,26 @@ where
     let request_id = RequestId::of(request.headers());
     let _in_flight = route.services.metrics.request();
     let (head, _) = request.into_parts();
+    let now = route.services.clock.now();
     let admitted = match route.access {
         Access::Metrics if !route.services.config.load().telemetry.metrics_open => {
-            admit(&route, &head, route.services.clock.now(), Scope::MetricsRead, Bucket::Read).err()
+            admit(&route, &head, now, Scope::MetricsRead, Bucket::Read).map(|admitted| admitted.quota)
         }
-        _ => None,
+        _ => Ok(None),
     };
-    let outcome = match admitted {
-        Some(refused) => Err(refused.fault),
-        None => handler(OpenCall { services: route.services.clone() }).await,
+    let (outcome, standing) = match admitted {
+        Err(refused) => (Err(refused.fault), refused.standing),
+        Ok(quota) => {
+            let outcome = handler(OpenCall { services: route.services.clone() }).await;
+            (outcome, quota.map(|quota| (quota.bucket, quota.standing(now))))
+        }
     };
     let mut response = outcome.unwrap_or_else(|fault| fault.render(head.uri.path(), request_id.as_str()));
-    response.headers_mut().insert(X_REQUEST_ID, request_id.0);
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, request_id.0);
+    if let Some((bucket, standing)) = standing {
+        tell_standing(headers, bucket, &standing);
+    }
     route.counters.count(response.status().as_u16());
     response
 }

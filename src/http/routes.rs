@@ -10,13 +10,15 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::api::{companies, events, keys, publish, system};
+use super::api::{companies, deliveries, events, keys, publish, subscriptions, system};
 use super::call::Call;
 use super::fault::Fault;
 use super::gate::{Access, OpenCall, Route, guarded, open};
 use super::operations;
 use crate::domain::key::Bucket::{Admin as AdminBucket, Read, Write};
-use crate::domain::scope::Scope::{Admin, EventsRead, EventsWrite};
+use crate::domain::scope::Scope::{
+    Admin, DeliveriesRead, DeliveriesReplay, EventsRead, EventsWrite, SubscriptionsRead, SubscriptionsWrite,
+};
 use crate::service::Services;
 
 /// Routes in the making.
@@ -83,6 +85,18 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("POST /api/v1/events", Access::Key(EventsWrite, Write), publish::one)
         .guarded("POST /api/v1/events/test", Access::Key(Admin, Write), publish::test)
         .guarded("POST /api/v1/events/batch", Access::Key(EventsWrite, Write), publish::batch)
+        .guarded("POST /api/v1/webhooks/subscriptions", Access::Key(SubscriptionsWrite, Write), subscriptions::create)
+        .guarded("GET /api/v1/webhooks/subscriptions", Access::Key(SubscriptionsRead, Read), subscriptions::list)
+        .guarded("GET /api/v1/webhooks/subscriptions/{id}", Access::Key(SubscriptionsRead, Read), subscriptions::get)
+        .guarded("PATCH /api/v1/webhooks/subscriptions/{id}", Access::Key(SubscriptionsWrite, Write), subscriptions::change)
+        .guarded("DELETE /api/v1/webhooks/subscriptions/{id}", Access::Key(SubscriptionsWrite, Write), subscriptions::delete)
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/pause", Access::Key(SubscriptionsWrite, Write), subscriptions::pause)
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/resume", Access::Key(SubscriptionsWrite, Write), subscriptions::resume)
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/test", Access::Key(SubscriptionsWrite, Write), subscriptions::test)
+        .guarded("GET /api/v1/webhooks/subscriptions/{id}/deliveries", Access::Key(DeliveriesRead, Read), deliveries::list)
+        .guarded("GET /api/v1/deliveries/{id}", Access::Key(DeliveriesRead, Read), deliveries::get)
+        .guarded("POST /api/v1/deliveries/{id}/retry", Access::Key(DeliveriesReplay, Write), deliveries::retry)
+        .guarded("POST /api/v1/deliveries/{id}/discard", Access::Key(DeliveriesReplay, Write), deliveries::discard)
         .guarded("POST /api/v1/admin/companies", Access::Key(Admin, AdminBucket), companies::create)
         .guarded("GET /api/v1/admin/companies", Access::Key(Admin, AdminBucket), companies::list)
         .guarded("POST /api/v1/admin/keys", Access::Key(Admin, AdminBucket), keys::create)

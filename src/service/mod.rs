@@ -4,10 +4,12 @@
 
 pub mod companies;
 pub mod cursors;
+pub mod deliveries;
 pub mod events;
 pub mod key_text;
 pub mod keys;
 pub mod rates;
+pub mod subscriptions;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -16,8 +18,10 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use self::companies::CompanyService;
+use self::deliveries::DeliveryService;
 use self::events::EventService;
 use self::keys::KeyService;
+use self::subscriptions::{Deliverer, SubscriptionService};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::domain::clock::Clock;
@@ -37,6 +41,8 @@ pub struct Foundations {
     pub clock: Arc<dyn Clock>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// The delivery engine; none when only the command line has the store open.
+    pub engine: Option<Arc<dyn Deliverer>>,
     /// Cancelled when the daemon stops: whoever waits answers at once.
     pub shutdown: CancellationToken,
 }
@@ -52,6 +58,10 @@ pub struct Parts {
     pub companies: CompanyService,
     /// API keys.
     pub keys: KeyService,
+    /// Subscriptions.
+    pub subscriptions: Arc<SubscriptionService>,
+    /// Deliveries.
+    pub deliveries: DeliveryService,
 }
 
 /// All use cases; a clone is another handle.
@@ -69,7 +79,10 @@ impl Services {
         let companies = CompanyService::new(store.clone());
         let environment = foundations.config.load().environment;
         let keys = KeyService::new(store.clone(), environment)?;
-        Ok(Self(Arc::new(Parts { events, companies, keys, foundations })))
+        let subscriptions =
+            Arc::new(SubscriptionService::new(store.clone(), Arc::clone(&foundations.config), foundations.engine.clone()));
+        let deliveries = DeliveryService::new(store.clone(), Arc::clone(&subscriptions));
+        Ok(Self(Arc::new(Parts { events, companies, keys, subscriptions, deliveries, foundations })))
     }
 }
 

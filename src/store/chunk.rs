@@ -202,6 +202,13 @@ impl Chunk {
         (start <= end && end <= self.extras).then(|| self.bytes.slice(start..end))
     }
 
+    /// Where the escaped payload starts in the envelope of the event at `index`, and its length, if it lies in there.
+    pub fn payload_place(&self, index: usize) -> Option<(usize, usize)> {
+        let record = self.record(index)?;
+        let (start, length) = (record.payload_start as usize, record.payload_length as usize);
+        (start.checked_add(length)? <= self.envelopes(index, index)?.len()).then_some((start, length))
+    }
+
     /// The escaped payload of the event at `index`, as it stands between the quotes of its envelope.
     pub fn escaped_payload(&self, index: usize) -> Option<Bytes> {
         let record = self.record(index)?;

@@ -4,9 +4,9 @@
 //! attempt log tells of it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::time::Duration;
 
-use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::attempts::AttemptRow;
 use super::ledger::{LedgerBusy, SETTINGS, record_act};
@@ -371,7 +371,171 @@ fn settled_tail(transaction: &ReadTransaction) -> Result<Position, StorageFault>
     Ok(Position { created: Timestamp::from_micros(number(TAIL_CREATED)?), id: EventId(number(TAIL_ID)?) })
 }
 
+type DeliveryRows = Option<ReadOnlyTable<DeliveryKey, &'static [u8]>>;
+
+/// The rows of one subscription at one moment.
+pub(super) struct SubscriptionRows {
+    subscription: SubscriptionId,
+    retries: DeliveryRows,
+    dead: DeliveryRows,
+    closed: DeliveryRows,
+    expired: Option<ReadOnlyTable<(u32, u64), &'static [u8]>>,
+    /// How far it is.
+    pub place: PositionRow,
+}
+
+/// The tables that a delivery may have its row in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowKind {
+    Retry,
+    Dead,
+    Closed,
+}
+
+impl SubscriptionRows {
+    fn of(transaction: &ReadTransaction, subscription: SubscriptionId) -> Result<Self, StorageFault> {
+        let place = match existing(transaction.open_table(POSITIONS))? {
+            Some(table) => table.get(subscription.0)?.map(|record| read_position(record.value())).transpose()?,
+            None => None,
+        };
+        let place = match place {
+            Some(place) => place,
+            None => PositionRow { position: settled_tail(transaction)?, settled: Vec::new() },
+        };
+        Ok(Self {
+            subscription,
+            retries: existing(transaction.open_table(RETRIES))?,
+            dead: existing(transaction.open_table(DEAD_LETTERS))?,
+            closed: existing(transaction.open_table(CLOSED))?,
+            expired: existing(transaction.open_table(EXPIRED))?,
+            place,
+        })
+    }
+
+    fn rows(&self, kind: RowKind) -> &DeliveryRows {
+        match kind {
+            RowKind::Retry => &self.retries,
+            RowKind::Dead => &self.dead,
+            RowKind::Closed => &self.closed,
+        }
+    }
+
+    /// The row of the delivery of `event`.
+    pub fn row(&self, event: EventId) -> Result<Option<DeliveryRow>, StorageFault> {
+        let key = (self.subscription.0, event.0, 0);
+        for kind in [RowKind::Retry, RowKind::Dead, RowKind::Closed] {
+            let Some(table) = self.rows(kind) else { continue };
+            let Some(record) = table.get(key)? else { continue };
+            return Ok(Some(match kind {
+                RowKind::Retry => DeliveryRow::Retry(read_retry(record.value())?),
+                RowKind::Dead => DeliveryRow::Dead(read_dead(record.value())?),
+                RowKind::Closed => DeliveryRow::Closed(read_closed(record.value())?),
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Events below `before` whose delivery has a row of this kind, newest first, at most `limit`.
+    pub fn events_below(&self, kind: RowKind, before: EventId, limit: usize) -> Result<Vec<EventId>, StorageFault> {
+        let Some(table) = self.rows(kind) else { return Ok(Vec::new()) };
+        let rows = table.range((self.subscription.0, 0, 0)..(self.subscription.0, before.0, 0))?.rev().take(limit);
+        Ok(rows.map(|row| row.map(|(key, _)| EventId(key.value().1))).collect::<Result<_, _>>()?)
+    }
+
+    /// Whether an event is passed or settled.
+    pub fn is_settled(&self, position: Position) -> bool {
+        position <= self.place.position || self.place.settled.binary_search(&position.id).is_ok()
+    }
+
+    /// Whether an event lies in a stretch that expired without an attempt.
+    pub fn has_expired(&self, event: EventId) -> Result<bool, StorageFault> {
+        let Some(table) = &self.expired else { return Ok(false) };
+        let Some(row) = table.range((self.subscription.0, 0)..=(self.subscription.0, event.0))?.next_back() else { return Ok(false) };
+        let record: ExpiredRecord = records::decode(row?.1.value())?;
+        Ok(event.0 <= record.last_id)
+    }
+}
+
+/// How long it is remembered that a delivery expired.
+const TOMBSTONE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Removes the rows of events up to `last`, which are purged, but those that tell for a while that something expired;
+/// what is open all the same expires. At most `limit` rows; how many were removed.
+pub(super) fn sweep(transaction: &WriteTransaction, last: EventId, now: Timestamp, limit: usize) -> Result<usize, StorageFault> {
+    let is_old = |at_us: u64| now.since(Timestamp::from_micros(at_us)) >= TOMBSTONE;
+    let mut swept = 0;
+    let mut closed = transaction.open_table(CLOSED)?;
+    let mut retries = transaction.open_table(RETRIES)?;
+    for (key, record) in purged(&retries, last, limit, |_| Ok(true))? {
+        let row = read_retry(&record)?;
+        let record = ClosedRecord {
+            is_expired: true,
+            at_us: now.as_micros(),
+            created_us: row.created.as_micros(),
+            reason: "the event was purged".to_owned(),
+            attempts: row.attempts,
+        };
+        closed.insert(key, records::encode(&record)?.as_slice())?;
+        retries.remove(key)?;
+        swept += 1;
+    }
+    let mut dead = transaction.open_table(DEAD_LETTERS)?;
+    for (key, _) in purged(&dead, last, limit - swept, |_| Ok(true))? {
+        dead.remove(key)?;
+        swept += 1;
+    }
+    let goes = |record: &[u8]| records::decode(record).map(|row: ClosedRecord| !row.is_expired || is_old(row.at_us));
+    for (key, _) in purged(&closed, last, limit - swept, goes)? {
+        closed.remove(key)?;
+        swept += 1;
+    }
+    let mut expired = transaction.open_table(EXPIRED)?;
+    let mut old = Vec::new();
+    for row in expired.iter()? {
+        let (key, record) = row?;
+        let record: ExpiredRecord = records::decode(record.value())?;
+        if record.last_id <= last.0 && is_old(record.at_us) && swept + old.len() < limit {
+            old.push(key.value());
+        }
+    }
+    for key in old {
+        expired.remove(key)?;
+        swept += 1;
+    }
+    Ok(swept)
+}
+
+/// At most `limit` rows of events up to `last` that go, subscription by subscription.
+fn purged(
+    table: &Table<'_, DeliveryKey, &'static [u8]>,
+    last: EventId,
+    limit: usize,
+    goes: impl Fn(&[u8]) -> Result<bool, StorageFault>,
+) -> Result<Vec<(DeliveryKey, Vec<u8>)>, StorageFault> {
+    let mut found = Vec::new();
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let Some(row) = table.range((from, 0, 0)..)?.next() else { break };
+        let subscription = row?.0.value().0;
+        for row in table.range((subscription, 0, 0)..=(subscription, last.0, u32::MAX))? {
+            let (key, record) = row?;
+            if found.len() >= limit {
+                return Ok(found);
+            }
+            if goes(record.value())? {
+                found.push((key.value(), record.value().to_vec()));
+            }
+        }
+        next = subscription.checked_add(1);
+    }
+    Ok(found)
+}
+
 impl Inner {
+    pub(super) fn rows_of(&self, subscription: SubscriptionId) -> Result<SubscriptionRows, StorageFault> {
+        SubscriptionRows::of(&self.ledger.read()?, subscription)
+    }
+
     fn delivery_state(&self) -> Result<DeliveryState, StorageFault> {
         let transaction = self.ledger.read()?;
         let mut state = DeliveryState { settled_tail: settled_tail(&transaction)?, ..DeliveryState::default() };

@@ -15,7 +15,7 @@ use super::chunk::{self, Chunk, ChunkError};
 use super::disk::{Disk, OpenMode};
 use super::prepared::{DedupeEntry, DedupeHash, DedupeMap};
 use super::records::{self, SegmentMeta};
-use super::segment::{KindNames, SegmentReads, fetch_chunk};
+use super::segment::{KindName, KindNames, NewestOfKinds, SegmentReads, fetch_chunk};
 use super::tables::{ChunkKey, CompanyTables, DEDUPE_LOG, DEDUPE_ROW_BYTES, META, NAMES, chunk_key};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
@@ -35,8 +35,8 @@ pub(super) fn file_name(number: u64) -> String {
 pub(super) struct CompanyIndex {
     /// Keys of its chunks, ascending in both parts.
     pub chunks: Vec<ChunkKey>,
-    /// For each kind the places in `chunks` that hold it.
-    pub kinds: BTreeMap<u32, Vec<u32>>,
+    /// For each kind the places in `chunks` that hold it, and how many events of it are there.
+    pub kinds: BTreeMap<u32, Vec<(u32, u32)>>,
     /// Its newest event.
     pub last: Option<Position>,
 }
@@ -63,8 +63,9 @@ impl LiveIndex {
         index.chunks.push(chunk_key(first.created, first.id));
         for record in chunk.records() {
             let places = index.kinds.entry(record.kind).or_default();
-            if places.last() != Some(&place) {
-                places.push(place);
+            match places.last_mut() {
+                Some((last, count)) if *last == place => *count += 1,
+                _ => places.push((place, 1)),
             }
         }
         let position = |record: &chunk::Record| Position { created: record.created, id: record.id };
@@ -218,11 +219,12 @@ impl SegmentReads for LiveSegment {
         let mut places: Vec<u32> = Vec::new();
         for kind in kinds {
             let Some(of_kind) = company.kinds.get(kind) else { continue };
-            let below = of_kind.partition_point(|place| (*place as usize) < edge);
+            let below = of_kind.partition_point(|(place, _)| (*place as usize) < edge);
+            let of_kind = of_kind.iter().map(|(place, _)| *place);
             if ascending {
-                places.extend(of_kind.iter().skip(below).take(limit));
+                places.extend(of_kind.skip(below).take(limit));
             } else {
-                places.extend(of_kind.iter().take(below).rev().take(limit));
+                places.extend(of_kind.take(below).rev().take(limit));
             }
         }
         places.sort_unstable();
@@ -246,6 +248,38 @@ impl SegmentReads for LiveSegment {
 
     fn kinds(&self) -> Result<Vec<(String, String)>, StorageFault> {
         Ok(self.index().names.all().to_vec())
+    }
+
+    fn kind_name(&self, kind: u32) -> Result<Option<KindName>, StorageFault> {
+        Ok(self.index().names.shared(kind))
+    }
+
+    fn counts(&self, company: CompanyId, kinds: &[u32], after: Position, until: Position) -> Result<Vec<(ChunkKey, u64)>, StorageFault> {
+        let index = self.index();
+        let Some(company) = index.companies.get(&company) else { return Ok(Vec::new()) };
+        let at = |position: Position| (position.created.as_micros(), position.id.0);
+        let first = company.chunks.partition_point(|key| *key <= at(after)).saturating_sub(1);
+        let end = company.chunks.partition_point(|key| *key <= at(until));
+        let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+        for of_kind in kinds.iter().filter_map(|kind| company.kinds.get(kind)) {
+            let below = of_kind.partition_point(|(place, _)| (*place as usize) < first);
+            for (place, count) in of_kind.iter().skip(below).take_while(|(place, _)| (*place as usize) < end) {
+                *counts.entry(*place).or_default() += u64::from(*count);
+            }
+        }
+        Ok(counts.into_iter().filter_map(|(place, count)| Some((*company.chunks.get(place as usize)?, count))).collect())
+    }
+
+    fn newest_of_kinds(&self) -> Result<NewestOfKinds, StorageFault> {
+        let index = self.index();
+        let mut newest = NewestOfKinds { chunks: Vec::new(), last: index.span.map_or(Position::START, |(_, last)| last) };
+        for (company, of_company) in &index.companies {
+            for (kind, places) in &of_company.kinds {
+                let key = places.last().and_then(|(place, _)| of_company.chunks.get(*place as usize));
+                newest.chunks.extend(key.map(|key| (*company, *kind, *key)));
+            }
+        }
+        Ok(newest)
     }
 
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {

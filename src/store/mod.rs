@@ -30,6 +30,8 @@ mod secrets;
 mod segment;
 mod subscriptions;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod writer;
 
@@ -55,7 +57,7 @@ pub use self::delivery_views::{DeliveriesPage, DeliveriesQuery, DeliveryStateNam
 pub use self::keys::{KeyError, Keys};
 pub use self::ledger::LedgerBusy;
 pub use self::open::{OpenError, StoreThreads};
-pub use self::outgoing::{Counted, KindsAfter, LogBatch, LogEvent};
+pub use self::outgoing::{CompanyKind, Counted, KindsAfter, LogBatch, LogEvent};
 pub use self::page::{Page, PageOutcome, PageQuery, Start, StoredEvent};
 pub use self::prepared::PreparedEvent;
 pub use self::queue::{Appending, AppendingAll};
@@ -64,6 +66,7 @@ pub use self::secrets::{MasterKey, SecretError, random};
 pub use self::subscriptions::{SubscriptionChange, SubscriptionError};
 pub use self::verify::VerifyReport;
 
+use self::attempts::AttemptLog;
 use self::disk::Disk;
 use self::faults::Faults;
 use self::ledger::Ledger;
@@ -279,7 +282,7 @@ pub struct StoreStatus {
     pub segments_sealed: usize,
     /// Segments that are closed and wait to be sealed.
     pub segments_waiting: usize,
-    /// Bytes that the segments and the ledger take on disk.
+    /// Bytes that the segments, the attempt log and the ledger take on disk.
     pub disk_bytes: u64,
     /// Events that wait for their commit.
     pub queue_events: usize,
@@ -319,6 +322,7 @@ struct Inner {
     companies: ArcSwap<Companies>,
     keys: ArcSwap<Keys>,
     subscriptions: RwLock<Subscriptions>,
+    attempts: AttemptLog,
     writer: Mutex<Writer>,
     maintenance: Mutex<Maintenance>,
     maintenance_wake: Condvar,
@@ -543,7 +547,8 @@ impl Store {
             Segment::Live(live) => live::file_name(live.number),
             Segment::Sealed(_) => sealed::file_name(segment.reads().number()),
         });
-        let disk_bytes = files.chain([ledger::FILE_NAME.to_owned()]).filter_map(|name| self.inner.disk.disk_bytes(&name).ok()).sum();
+        let others = self.inner.attempts.names().into_iter().chain([ledger::FILE_NAME.to_owned()]);
+        let disk_bytes = files.chain(others).filter_map(|name| self.inner.disk.disk_bytes(&name).ok()).sum();
         StoreStatus {
             tail: self.tail(),
             segments_sealed: list.sealed_count(),

@@ -315,6 +315,7 @@ impl Store {
         let companies = super::companies::load(&ledger)?;
         let keys = super::keys::load(&ledger)?;
         let subscriptions = super::subscriptions::load(&ledger, master)?;
+        let attempts = super::attempts::open(disk.as_ref(), &ledger, known.epoch)?;
         let opened = open.span().map(|(first, _)| first.created);
         let counter = if faults.ids_from_counter { known.counter } else { last.id.0 };
         let inner = Inner {
@@ -341,6 +342,7 @@ impl Store {
             companies: ArcSwap::from_pointee(companies),
             keys: ArcSwap::from_pointee(keys),
             subscriptions: RwLock::new(subscriptions),
+            attempts,
             maintenance: Mutex::new(Maintenance { due: true, closing: false }),
             maintenance_wake: Condvar::new(),
             last_seal: Mutex::new(None),

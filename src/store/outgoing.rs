@@ -1,15 +1,24 @@
 //! What the delivery engine reads from the log.
 
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ReadError, Store};
+use super::chunk::{Chunk, Record};
+use super::page::{Collects, PageQuery, Start, position_of};
+use super::recent::KindsAbove;
+use super::segment::{KindName, Segment, SegmentReads};
+use super::tables::{ChunkKey, chunk_key};
+use super::{Inner, ReadError, StorageFault, Store};
 use crate::domain::company::CompanyId;
-use crate::domain::cursor::Position;
+use crate::domain::cursor::{Direction, Position};
 use crate::domain::event::EventId;
-use crate::domain::filter::TypeFilter;
+use crate::domain::filter::{OWN_PREFIX, TypeFilter};
 use crate::domain::time::Timestamp;
+
+/// A batch ends when it has so many bytes of envelopes, however few events they are.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// An event as the log holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,11 +68,14 @@ pub struct LogBatch {
     pub is_behind: bool,
 }
 
+/// A type of a company's events: the company, the type in lower case, the version.
+pub type CompanyKind = (CompanyId, Arc<str>, Arc<str>);
+
 /// Which types have events in a stretch of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindsAfter {
-    /// Company, type in lower case, version; each once.
-    pub kinds: Vec<(CompanyId, Arc<str>, Arc<str>)>,
+    /// Each once.
+    pub kinds: Vec<CompanyKind>,
     /// Where the stretch ends; the position asked about when nothing lies above it.
     pub reached: Position,
 }
@@ -79,6 +91,257 @@ pub struct Counted {
     pub last: Option<Position>,
 }
 
+/// Events in the making of a batch.
+pub(super) struct Gatherer {
+    company: CompanyId,
+    ascending: bool,
+    limit: usize,
+    cutoff: Timestamp,
+    /// Descending: what lies here or lower is not wanted.
+    floor: Position,
+    pub events: Vec<LogEvent>,
+    bytes: usize,
+    position: Position,
+    /// Another matching event was seen that did not fit.
+    pub more: bool,
+    /// Names of kinds by segment and number, once they were asked for.
+    names: HashMap<(u64, u32), KindName>,
+}
+
+impl Gatherer {
+    pub fn new(query: &PageQuery<'_>, position: Position, cutoff: Timestamp) -> Self {
+        Self {
+            company: query.company,
+            ascending: query.direction == Direction::Ascending,
+            limit: query.limit,
+            cutoff,
+            floor: Position::START,
+            events: Vec::new(),
+            bytes: 0,
+            position,
+            more: false,
+            names: HashMap::new(),
+        }
+    }
+
+    /// The same, but nothing at or below `floor`.
+    pub fn down_to(self, floor: Position) -> Self {
+        Self { floor, ..self }
+    }
+
+    /// Takes the event at `place` if it may; true when there is no more to take.
+    fn take_at(&mut self, segment: &dyn SegmentReads, chunk: &Chunk, place: usize, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
+        let Some(record) = chunk.record(place) else { return Ok(false) };
+        let position = position_of(&record);
+        let is_behind = if self.ascending { position <= self.position } else { position >= self.position };
+        if is_behind || kinds.is_some_and(|kinds| !kinds.contains(&record.kind)) {
+            return Ok(false);
+        }
+        if record.created < self.cutoff || position <= self.floor {
+            return Ok(!self.ascending);
+        }
+        if self.events.len() >= self.limit || self.bytes >= BATCH_BYTES_MAX {
+            self.more = true;
+            return Ok(true);
+        }
+        let key = (segment.number(), record.kind);
+        let name = match self.names.get(&key) {
+            Some(name) => name.clone(),
+            None => {
+                let name = name_of(segment, record.kind)?;
+                self.names.insert(key, name.clone());
+                name
+            }
+        };
+        let event = log_event(self.company, chunk, place, &record, name)?;
+        self.bytes += event.envelope.len();
+        self.events.push(event);
+        self.position = position;
+        Ok(false)
+    }
+}
+
+impl Collects for Gatherer {
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn is_ascending(&self) -> bool {
+        self.ascending
+    }
+
+    fn cutoff(&self) -> Timestamp {
+        self.cutoff
+    }
+
+    fn take(&mut self, segment: &dyn SegmentReads, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
+        if self.ascending {
+            for place in chunk.first_above(self.position)..chunk.count() {
+                if self.take_at(segment, chunk, place, kinds)? {
+                    return Ok(true);
+                }
+            }
+        } else {
+            for place in (0..chunk.count()).rev() {
+                if self.take_at(segment, chunk, place, kinds)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn name_of(segment: &dyn SegmentReads, kind: u32) -> Result<KindName, StorageFault> {
+    let number = segment.number();
+    segment.kind_name(kind)?.ok_or_else(|| StorageFault::Record(format!("segment {number}, the name of type number {kind}")))
+}
+
+fn log_event(company: CompanyId, chunk: &Chunk, place: usize, record: &Record, name: KindName) -> Result<LogEvent, StorageFault> {
+    let damaged = || StorageFault::Record("an event lies outside its chunk".to_owned());
+    let (payload_start, payload_length) = chunk.payload_place(place).ok_or_else(damaged)?;
+    Ok(LogEvent {
+        id: record.id,
+        company,
+        created: record.created,
+        is_own: name.folded.starts_with(OWN_PREFIX),
+        kind: name.published,
+        version: name.version,
+        envelope: chunk.envelopes(place, place).ok_or_else(damaged)?,
+        payload_start,
+        payload_length,
+    })
+}
+
+impl Counted {
+    fn of(chunk: &Chunk, kinds: &[u32], after: Position, until: Position) -> Self {
+        let mut counted = Self::default();
+        for record in chunk.records().filter(|record| kinds.contains(&record.kind)) {
+            let position = position_of(&record);
+            if position > after && position <= until {
+                counted.count += 1;
+                counted.first.get_or_insert(position);
+                counted.last = Some(position);
+            }
+        }
+        counted
+    }
+
+    /// Adds what lies above.
+    fn add(&mut self, above: Self) {
+        self.count += above.count;
+        self.first = self.first.or(above.first);
+        self.last = above.last.or(self.last);
+    }
+}
+
+impl Inner {
+    fn read_after(&self, company: CompanyId, position: Position, filter: &TypeFilter, limit: usize) -> Result<LogBatch, StorageFault> {
+        let tail = *self.tail.borrow();
+        let query = PageQuery { company, start: Start::After(position), direction: Direction::Ascending, limit, filter };
+        let mut batch = Gatherer::new(&query, position, self.cutoff());
+        self.walk_up(&self.segments.load_full(), &query, &mut batch)?;
+        // Up to the tail that was there before the walk nothing else matches.
+        let reached = if batch.more { batch.position } else { batch.position.max(tail) };
+        Ok(LogBatch { events: batch.events, reached, is_behind: batch.more })
+    }
+
+    /// An event that is in the log, expired or not.
+    pub(super) fn any_event(&self, company: CompanyId, id: EventId) -> Result<Option<LogEvent>, StorageFault> {
+        let Some((segment, chunk, place)) = self.locate(company, id)? else { return Ok(None) };
+        let Some(record) = chunk.record(place) else { return Ok(None) };
+        log_event(company, &chunk, place, &record, name_of(segment.reads(), record.kind)?).map(Some)
+    }
+
+    fn kinds_after(&self, position: Position) -> Result<KindsAfter, StorageFault> {
+        let recent = self.recent().kinds_above(position);
+        if let Some(KindsAbove { segment, kinds, reached }) = recent {
+            return Ok(KindsAfter { kinds: name_kinds(segment.as_ref(), kinds)?, reached });
+        }
+        let list = self.segments.load_full();
+        for segment in list.segments.iter().map(Segment::reads) {
+            if segment.span().is_none_or(|(_, last)| last <= position) {
+                continue;
+            }
+            let newest = segment.newest_of_kinds()?;
+            let mut kinds = BTreeSet::new();
+            // The one chunk of a company that lies on both sides of the position.
+            let mut across: Option<(CompanyId, ChunkKey, Chunk)> = None;
+            for (company, kind, key) in newest.chunks {
+                if key > chunk_key(position.created, position.id) {
+                    kinds.insert((company, kind));
+                    continue;
+                }
+                if across.as_ref().is_none_or(|(of, at, _)| (*of, *at) != (company, key)) {
+                    across = self.fetch(segment, company, key)?.map(|chunk| (company, key, chunk));
+                }
+                let Some((_, _, chunk)) = &across else { continue };
+                if chunk.records().rev().take_while(|record| position_of(record) > position).any(|record| record.kind == kind) {
+                    kinds.insert((company, kind));
+                }
+            }
+            return Ok(KindsAfter { kinds: name_kinds(segment, kinds)?, reached: newest.last });
+        }
+        Ok(KindsAfter { kinds: Vec::new(), reached: position })
+    }
+
+    fn count_matching(&self, company: CompanyId, after: Position, until: Position, filter: &TypeFilter) -> Result<Counted, StorageFault> {
+        let mut counted = Counted::default();
+        let list = self.segments.load_full();
+        for segment in list.segments.iter().map(Segment::reads) {
+            if segment.span().is_none_or(|(first, last)| last <= after || first > until) {
+                continue;
+            }
+            let kinds = segment.kinds_matching(&|folded, version| filter.matches(folded, version))?;
+            if kinds.is_empty() {
+                continue;
+            }
+            let mut chunks = VecDeque::from(segment.counts(company, &kinds, after, until)?);
+            let exactly = |key| -> Result<Counted, StorageFault> {
+                let chunk = self.fetch(segment, company, key)?;
+                Ok(chunk.map_or_else(Counted::default, |chunk| Counted::of(&chunk, &kinds, after, until)))
+            };
+            // What lies between two chunks that hold a match lies wholly inside.
+            let mut below = Counted::default();
+            while below.count == 0
+                && let Some((key, _)) = chunks.pop_front()
+            {
+                below = exactly(key)?;
+            }
+            let mut above = Counted::default();
+            while above.count == 0
+                && let Some((key, _)) = chunks.pop_back()
+            {
+                above = exactly(key)?;
+            }
+            counted.add(below);
+            counted.count += chunks.iter().map(|(_, count)| count).sum::<u64>();
+            counted.add(above);
+        }
+        Ok(counted)
+    }
+}
+
+fn name_kinds(segment: &dyn SegmentReads, kinds: BTreeSet<(CompanyId, u32)>) -> Result<Vec<CompanyKind>, StorageFault> {
+    let mut named = Vec::with_capacity(kinds.len());
+    let mut names: HashMap<u32, KindName> = HashMap::new();
+    for (company, kind) in kinds {
+        let name = match names.get(&kind) {
+            Some(name) => name.clone(),
+            None => {
+                let name = name_of(segment, kind)?;
+                names.insert(kind, name.clone());
+                name
+            }
+        };
+        named.push((company, name.folded, name.version));
+    }
+    // Spellings of one type are kinds of their own.
+    named.sort_unstable();
+    named.dedup();
+    Ok(named)
+}
+
 impl Store {
     /// The company's matching events above `position`, ascending, at most `limit` and about 4 MiB. What has expired is
     /// passed over.
@@ -86,8 +349,7 @@ impl Store {
     /// # Errors
     /// When the bytes on disk are damaged or cannot be read.
     pub fn read_after(&self, company: CompanyId, position: Position, filter: &TypeFilter, limit: usize) -> Result<LogBatch, ReadError> {
-        let _ = (company, filter, limit);
-        Ok(LogBatch { events: Vec::new(), reached: position, is_behind: false })
+        Ok(self.inner.read_after(company, position, filter, limit)?)
     }
 
     /// One event; none when it is unknown, expired, or another company's.
@@ -95,8 +357,8 @@ impl Store {
     /// # Errors
     /// As [`Store::read_after`].
     pub fn read_event(&self, company: CompanyId, id: EventId) -> Result<Option<LogEvent>, ReadError> {
-        let _ = (company, id);
-        Ok(None)
+        let cutoff = self.inner.cutoff();
+        Ok(self.inner.any_event(company, id)?.filter(|event| event.created >= cutoff))
     }
 
     /// Which companies have events of which types above `position`. The work of one call is bounded: to be asked again
@@ -105,7 +367,7 @@ impl Store {
     /// # Errors
     /// As [`Store::read_after`].
     pub fn kinds_after(&self, position: Position) -> Result<KindsAfter, ReadError> {
-        Ok(KindsAfter { kinds: Vec::new(), reached: position })
+        Ok(self.inner.kinds_after(position)?)
     }
 
     /// How many of the company's events above `after`, up to and with `until`, match; expired ones too while they are
@@ -114,8 +376,7 @@ impl Store {
     /// # Errors
     /// As [`Store::read_after`].
     pub fn count_matching(&self, company: CompanyId, after: Position, until: Position, filter: &TypeFilter) -> Result<Counted, ReadError> {
-        let _ = (company, after, until, filter);
-        Ok(Counted::default())
+        Ok(self.inner.count_matching(company, after, until, filter)?)
     }
 
     /// The log's time: the machine's, unless that is not believed. It never goes back.

@@ -96,6 +96,20 @@ pub struct StoredEvent {
     pub occurred_at: Option<Timestamp>,
 }
 
+/// What a walk over the log is for.
+pub(super) trait Collects {
+    /// The newest event taken (descending: the oldest), at first where the walk starts.
+    fn position(&self) -> Position;
+
+    fn is_ascending(&self) -> bool;
+
+    /// Events created before this are invisible.
+    fn cutoff(&self) -> Timestamp;
+
+    /// Takes what it may of a chunk; true when it wants no more. `kinds` are those that match, none = all.
+    fn take(&mut self, segment: &dyn SegmentReads, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault>;
+}
+
 /// A page in the making.
 struct Collector {
     ascending: bool,
@@ -109,16 +123,29 @@ struct Collector {
     more: bool,
 }
 
-fn position_of(record: &Record) -> Position {
+pub(super) fn position_of(record: &Record) -> Position {
     Position { created: record.created, id: record.id }
 }
 
-impl Collector {
-    /// Takes what it may of a chunk; true when the page is complete. `kinds` are those that match, ascending; none = all.
-    fn take(&mut self, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
-        if self.ascending { self.take_ascending(chunk, kinds) } else { self.take_descending(chunk, kinds) }
+impl Collects for Collector {
+    fn position(&self) -> Position {
+        self.position
     }
 
+    fn is_ascending(&self) -> bool {
+        self.ascending
+    }
+
+    fn cutoff(&self) -> Timestamp {
+        self.cutoff
+    }
+
+    fn take(&mut self, _segment: &dyn SegmentReads, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
+        if self.ascending { self.take_ascending(chunk, kinds) } else { self.take_descending(chunk, kinds) }
+    }
+}
+
+impl Collector {
     fn is_full(&self) -> bool {
         self.count >= self.limit || self.bytes >= PAGE_BYTES_MAX
     }
@@ -245,7 +272,7 @@ impl Inner {
         Ok(purged)
     }
 
-    fn fetch(&self, segment: &dyn SegmentReads, company: CompanyId, key: ChunkKey) -> Result<Option<Chunk>, StorageFault> {
+    pub(super) fn fetch(&self, segment: &dyn SegmentReads, company: CompanyId, key: ChunkKey) -> Result<Option<Chunk>, StorageFault> {
         self.options.metrics.count_chunk_read();
         segment.chunk(company, key)
     }
@@ -290,14 +317,14 @@ impl Inner {
         Ok(PageOutcome::Page(page.finish(tail)))
     }
 
-    fn walk_up(&self, list: &SegmentList, query: &PageQuery<'_>, page: &mut Collector) -> Result<(), StorageFault> {
-        let recent = self.recent().above(query.company, page.position, query.limit.saturating_add(1));
+    pub(super) fn walk_up(&self, list: &SegmentList, query: &PageQuery<'_>, page: &mut impl Collects) -> Result<(), StorageFault> {
+        let recent = self.recent().above(query.company, page.position(), query.limit.saturating_add(1));
         if let Some((segment, chunks)) = recent {
             let kinds = KindsOf::new(segment.as_ref(), query.filter);
             // A filter that takes little may want more chunks than were handed out; the store has them all.
             let was_cut = chunks.len() > query.limit;
             for chunk in &chunks {
-                if page.take(chunk, kinds.of(chunk)?)? {
+                if page.take(segment.as_ref(), chunk, kinds.of(chunk)?)? {
                     return Ok(());
                 }
             }
@@ -306,7 +333,7 @@ impl Inner {
             }
         }
         for segment in list.segments.iter().map(Segment::reads) {
-            if segment.span().is_none_or(|(_, last)| last <= page.position) {
+            if segment.span().is_none_or(|(_, last)| last <= page.position()) {
                 continue;
             }
             if self.walk_segment(segment, query, page)? {
@@ -316,9 +343,9 @@ impl Inner {
         Ok(())
     }
 
-    fn walk_down(&self, list: &SegmentList, query: &PageQuery<'_>, page: &mut Collector) -> Result<(), StorageFault> {
+    pub(super) fn walk_down(&self, list: &SegmentList, query: &PageQuery<'_>, page: &mut impl Collects) -> Result<(), StorageFault> {
         for segment in list.segments.iter().rev().map(Segment::reads) {
-            if segment.span().is_none_or(|(first, last)| first >= page.position || last.created < page.cutoff) {
+            if segment.span().is_none_or(|(first, last)| first >= page.position() || last.created < page.cutoff()) {
                 continue;
             }
             if self.walk_segment(segment, query, page)? {
@@ -329,23 +356,23 @@ impl Inner {
     }
 
     /// Walks one segment; true when the page is complete.
-    fn walk_segment(&self, segment: &dyn SegmentReads, query: &PageQuery<'_>, page: &mut Collector) -> Result<bool, StorageFault> {
+    fn walk_segment(&self, segment: &dyn SegmentReads, query: &PageQuery<'_>, page: &mut impl Collects) -> Result<bool, StorageFault> {
         let kinds = KindsOf::new(segment, query.filter);
         let is_narrow = !query.filter.is_everything();
         // The position of the walk runs ahead of the page's, which only events move.
-        let mut at = page.position;
+        let mut at = page.position();
         let mut seen = None;
         loop {
             let keys = if is_narrow {
-                segment.typed_keys_from(query.company, kinds.all()?, at, page.ascending, CHUNKS_AHEAD)?
+                segment.typed_keys_from(query.company, kinds.all()?, at, page.is_ascending(), CHUNKS_AHEAD)?
             } else {
-                segment.keys_from(query.company, at, page.ascending, CHUNKS_AHEAD)?
+                segment.keys_from(query.company, at, page.is_ascending(), CHUNKS_AHEAD)?
             };
             let fresh: Vec<_> = keys.iter().copied().filter(|key| Some(*key) != seen).collect();
             let Some(last) = fresh.last().copied() else { return Ok(false) };
             for key in fresh {
                 let Some(chunk) = self.fetch(segment, query.company, key)? else { continue };
-                if page.take(&chunk, kinds.of(&chunk)?)? {
+                if page.take(segment, &chunk, kinds.of(&chunk)?)? {
                     return Ok(true);
                 }
             }
@@ -354,21 +381,26 @@ impl Inner {
         }
     }
 
-    fn find(&self, company: CompanyId, id: EventId) -> Result<Option<(Chunk, usize)>, StorageFault> {
-        let mut chunk = self.recent().holding(company, id);
-        if chunk.is_none() {
+    /// Where an event lies, expired or not: its segment, its chunk, its place in there.
+    pub(super) fn locate(&self, company: CompanyId, id: EventId) -> Result<Option<(Segment, Chunk, usize)>, StorageFault> {
+        let mut found = self.recent().holding(company, id).map(|(segment, chunk)| (Segment::Live(segment), chunk));
+        if found.is_none() {
             let list = self.segments.load();
             let holds = |span: Option<(Position, Position)>| span.is_some_and(|(first, last)| first.id <= id && id <= last.id);
-            if let Some(segment) = list.segments.iter().rev().map(Segment::reads).find(|segment| holds(segment.span()))
-                && let Some(key) = segment.key_of_id(company, id)?
+            if let Some(segment) = list.segments.iter().rev().find(|segment| holds(segment.reads().span()))
+                && let Some(key) = segment.reads().key_of_id(company, id)?
             {
-                chunk = self.fetch(segment, company, key)?;
+                found = self.fetch(segment.reads(), company, key)?.map(|chunk| (segment.clone(), chunk));
             }
         }
-        let Some(chunk) = chunk else { return Ok(None) };
+        let Some((segment, chunk)) = found else { return Ok(None) };
+        Ok(chunk.place_of(id).map(|place| (segment, chunk, place)))
+    }
+
+    fn find(&self, company: CompanyId, id: EventId) -> Result<Option<(Chunk, usize)>, StorageFault> {
+        let Some((_, chunk, place)) = self.locate(company, id)? else { return Ok(None) };
         let cutoff = self.cutoff();
-        let place = chunk.place_of(id).filter(|place| chunk.record(*place).is_some_and(|record| record.created >= cutoff));
-        Ok(place.map(|place| (chunk, place)))
+        Ok(chunk.record(place).is_some_and(|record| record.created >= cutoff).then_some((chunk, place)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The newest chunks of the open segment as shared bytes: what pollers at the tail read.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::chunk::Chunk;
@@ -22,16 +22,28 @@ pub(super) struct Recent {
     order: VecDeque<CompanyId>,
     /// For each company the newest event that is no longer here; for the others `before`.
     forgotten: HashMap<CompanyId, Position>,
+    /// The tail when the segment was opened, and then the newest event of any company that is no longer here.
+    forgotten_of_any: Position,
     /// The tail when the segment was opened.
     before: Position,
     events: usize,
     bytes: usize,
 }
 
+/// See [`Recent::kinds_above`].
+#[derive(Debug)]
+pub(super) struct KindsAbove {
+    /// The segment that the kinds are numbered in.
+    pub segment: Arc<LiveSegment>,
+    pub kinds: BTreeSet<(CompanyId, u32)>,
+    /// The newest event.
+    pub reached: Position,
+}
+
 impl Recent {
     /// Starts anew with a segment that is open from now on; `before` is the tail at this moment.
     pub fn start(segment: Arc<LiveSegment>, before: Position) -> Self {
-        Self { segment: Some(segment), before, ..Self::default() }
+        Self { segment: Some(segment), forgotten_of_any: before, before, ..Self::default() }
     }
 
     pub fn push(&mut self, company: CompanyId, chunk: Chunk) {
@@ -45,7 +57,9 @@ impl Recent {
             self.events -= chunk.count();
             self.bytes -= chunk.bytes().len();
             if let Some(last) = chunk.record(chunk.count().saturating_sub(1)) {
-                self.forgotten.insert(company, Position { created: last.created, id: last.id });
+                let last = Position { created: last.created, id: last.id };
+                self.forgotten.insert(company, last);
+                self.forgotten_of_any = self.forgotten_of_any.max(last);
             }
         }
     }
@@ -63,10 +77,42 @@ impl Recent {
         Some((Arc::clone(segment), chunks.iter().skip(from).take(limit).cloned().collect()))
     }
 
-    /// The chunk that may hold an event, if it is still here.
-    pub fn holding(&self, company: CompanyId, id: crate::domain::event::EventId) -> Option<Chunk> {
+    /// Which companies have events of which kinds above `position`, and the newest of them, or none when some of what
+    /// lies there is not here any more.
+    pub fn kinds_above(&self, position: Position) -> Option<KindsAbove> {
+        let segment = self.segment.as_ref()?;
+        if position < self.forgotten_of_any {
+            return None;
+        }
+        let mut kinds = BTreeSet::new();
+        let mut reached = position;
+        let mut seen: HashMap<CompanyId, usize> = HashMap::new();
+        for company in self.order.iter().rev() {
+            let chunks = self.companies.get(company)?;
+            let place = seen.entry(*company).or_default();
+            *place += 1;
+            let chunk = chunks.get(chunks.len().checked_sub(*place)?)?;
+            let last = chunk.record(chunk.count().saturating_sub(1))?;
+            // The chunks of one commit have one time, and their ids lie between each other's.
+            if last.created < position.created {
+                break;
+            }
+            for record in chunk.records().rev() {
+                let at = Position { created: record.created, id: record.id };
+                if at <= position {
+                    break;
+                }
+                kinds.insert((*company, record.kind));
+                reached = reached.max(at);
+            }
+        }
+        Some(KindsAbove { segment: Arc::clone(segment), kinds, reached })
+    }
+
+    /// The chunk that may hold an event, if it is still here, and the segment it belongs to.
+    pub fn holding(&self, company: CompanyId, id: crate::domain::event::EventId) -> Option<(Arc<LiveSegment>, Chunk)> {
         let chunks = self.companies.get(&company)?;
         let after = chunks.partition_point(|chunk| chunk.record(0).is_some_and(|first| first.id <= id));
-        chunks.get(after.checked_sub(1)?).cloned()
+        Some((Arc::clone(self.segment.as_ref()?), chunks.get(after.checked_sub(1)?)?.clone()))
     }
 }

@@ -9,9 +9,12 @@ use super::ledger::{FILES, PURGED, SETTINGS};
 use super::records::{self, FileState, PurgedRecord};
 use super::sealed;
 use super::segment::{Segment, SegmentReads};
-use super::{Inner, StorageFault, Store, open};
+use super::{Inner, StorageFault, Store, deliveries, open};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
+
+/// Rows of deliveries that one commit removes at most.
+const SWEPT_MAX: usize = 20_000;
 
 /// What one pass of retention took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,6 +23,8 @@ pub struct Dropped {
     pub segments: usize,
     /// Events that were in them.
     pub events: u64,
+    /// Files of the attempt log that are gone.
+    pub attempt_files: usize,
     /// Bytes of disk given back.
     pub disk_bytes: u64,
 }
@@ -52,6 +57,8 @@ impl Inner {
             }
             let bytes = self.disk.disk_bytes(&name)?;
             let events = oldest.summary.events;
+            let mut swept = 0;
+            let now = self.now();
             self.ledger.write(|transaction| {
                 let mut table = transaction.open_table(PURGED)?;
                 for (company, last) in &purged {
@@ -63,6 +70,7 @@ impl Inner {
                 settings.insert("floor_id", last.id.0)?;
                 settings.insert("floor_created_us", last.created.as_micros())?;
                 drop(settings);
+                swept = deliveries::sweep(transaction, last.id, now, SWEPT_MAX)?;
                 open::record_file(transaction, number, FileState::Dropping, Some(oldest.summary))
             })?;
             self.purged.rcu(|known| {
@@ -70,6 +78,10 @@ impl Inner {
                 known.extend(purged.iter().map(|(company, last)| (*company, *last)));
                 known
             });
+            // Many rows are removed in many commits; what a crash leaves behind goes with the next segment.
+            while swept >= SWEPT_MAX {
+                swept = self.ledger.write(|transaction| deliveries::sweep(transaction, last.id, now, SWEPT_MAX))?;
+            }
             oldest.give_up()?;
             self.change_segments(|list| list.segments.retain(|segment| segment.reads().number() != number));
             self.disk.remove(&name)?;
@@ -83,12 +95,16 @@ impl Inner {
             dropped.disk_bytes += bytes;
             info!(segment = number, events, "Retention dropped segment {number} with {events} events");
         }
+        let (files, bytes) = self.drop_expired_attempts()?;
+        dropped.attempt_files = files;
+        dropped.disk_bytes += bytes;
         Ok(dropped)
     }
 }
 
 impl Store {
-    /// Drops the segments that hold only expired events. The open one is closed when it holds nothing else, and goes
+    /// Drops the segments that hold only expired events, with what the ledger says of their deliveries, and the files of
+    /// attempts that are as old. Whoever sends has written down before what expires with them. The open one is closed when it holds nothing else, and goes
     /// once it is sealed.
     ///
     /// # Errors

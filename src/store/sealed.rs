@@ -1,6 +1,6 @@
 //! A sealed segment: dense chunks and sorted indexes in a file that never changes again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use super::live::existing;
 use super::prepared::{DedupeEntry, DedupeHash};
 use super::records::{self, SegmentMeta, SegmentSummary};
 use super::seal::{IndexHash, read_dedupe_row};
-use super::segment::{KindNames, SegmentReads, fetch_chunk};
+use super::segment::{KindName, KindNames, NewestOfKinds, SegmentReads, fetch_chunk};
 use super::tables::{ChunkKey, CompanyTables, DEDUPE, DedupeRow, META, NAMES, TypeKey};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
@@ -130,7 +130,7 @@ impl AsRef<[u8]> for PageOwner {
 }
 
 /// Opens a closed file for reading; one that its writer could not close is closed properly first.
-fn open_database(disk: &dyn Disk, name: &str) -> Result<ReadOnlyDatabase, StorageFault> {
+pub(super) fn open_database(disk: &dyn Disk, name: &str) -> Result<ReadOnlyDatabase, StorageFault> {
     let read_only = || -> Result<_, StorageFault> {
         let storage = disk.open(name, OpenMode::ReadOnly)?;
         Ok(Builder::new().set_cache_size(CACHE_BYTES).open_read_only_with_backend(storage))
@@ -343,6 +343,48 @@ impl SegmentReads for SealedSegment {
 
     fn kinds(&self) -> Result<Vec<(String, String)>, StorageFault> {
         Ok(self.file()?.names.all().to_vec())
+    }
+
+    fn kind_name(&self, kind: u32) -> Result<Option<KindName>, StorageFault> {
+        Ok(self.file()?.names.shared(kind))
+    }
+
+    fn counts(&self, company: CompanyId, kinds: &[u32], after: Position, until: Position) -> Result<Vec<(ChunkKey, u64)>, StorageFault> {
+        let file = self.file()?;
+        let reads = file.company(company)?;
+        let (Some(types), Some(events)) = (&reads.types, &reads.events) else { return Ok(Vec::new()) };
+        let at = |position: Position| (position.created.as_micros(), position.id.0);
+        let first = events.range(..=at(after))?.next_back().transpose()?.map_or((0, 0), |row| row.0.value());
+        let until = at(until);
+        let mut counts: BTreeMap<ChunkKey, u64> = BTreeMap::new();
+        for kind in kinds.iter().copied() {
+            for row in types.range((kind, first.0, first.1)..=(kind, until.0, until.1))? {
+                let (key, count) = row?;
+                let (_, created, id) = key.value();
+                *counts.entry((created, id)).or_default() += u64::from(count.value());
+            }
+        }
+        Ok(counts.into_iter().collect())
+    }
+
+    fn newest_of_kinds(&self) -> Result<NewestOfKinds, StorageFault> {
+        let file = self.file()?;
+        let mut newest = NewestOfKinds { chunks: Vec::new(), last: self.span().map_or(Position::START, |(_, last)| last) };
+        for company in self.companies()? {
+            let Some(types) = &file.company(company)?.types else { continue };
+            // From kind to kind, whatever the number of chunks between them.
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let Some(row) = types.range((from, 0, 0)..)?.next() else { break };
+                let kind = row?.0.value().0;
+                if let Some(row) = types.range((kind, 0, 0)..=(kind, u64::MAX, u64::MAX))?.next_back() {
+                    let (_, created, id) = row?.0.value();
+                    newest.chunks.push((company, kind, (created, id)));
+                }
+                next = kind.checked_add(1);
+            }
+        }
+        Ok(newest)
     }
 
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {

@@ -48,6 +48,16 @@ pub(super) trait SegmentReads: Debug + Send + Sync {
     /// Type in lower case and version of every kind, by number.
     fn kinds(&self) -> Result<Vec<(String, String)>, StorageFault>;
 
+    /// How a kind is called.
+    fn kind_name(&self, kind: u32) -> Result<Option<KindName>, StorageFault>;
+
+    /// The company's chunks that hold one of `kinds`, from the one that may hold the first event above `after` to the one
+    /// that may hold `until`, ascending, each with the number of all its events of these kinds.
+    fn counts(&self, company: CompanyId, kinds: &[u32], after: Position, until: Position) -> Result<Vec<(ChunkKey, u64)>, StorageFault>;
+
+    /// For every company and each of its kinds the newest chunk that holds it; and the newest event at that moment.
+    fn newest_of_kinds(&self) -> Result<NewestOfKinds, StorageFault>;
+
     /// Where a dedupe key was used last.
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault>;
 
@@ -118,12 +128,31 @@ impl SegmentList {
     }
 }
 
+/// See [`SegmentReads::newest_of_kinds`].
+#[derive(Debug, Default)]
+pub(super) struct NewestOfKinds {
+    pub chunks: Vec<(CompanyId, u32, ChunkKey)>,
+    pub last: Position,
+}
+
+/// How a kind is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KindName {
+    /// The type as published.
+    pub published: Arc<str>,
+    /// The type in lower case.
+    pub folded: Arc<str>,
+    pub version: Arc<str>,
+}
+
 /// The names of a segment's kinds: a kind is a type in one spelling, with one version.
 #[derive(Debug, Default)]
 pub(super) struct KindNames {
     by_name: HashMap<Box<[u8]>, u32>,
     /// Type in lower case and version, by number.
     folded: Vec<(String, String)>,
+    /// The same to be shared, by number.
+    shared: Vec<Option<KindName>>,
 }
 
 impl KindNames {
@@ -143,13 +172,19 @@ impl KindNames {
     /// Takes a name as it is stored: type, zero byte, version.
     pub fn insert(&mut self, kind: u32, name: &[u8]) {
         let mut halves = name.split(|byte| *byte == 0).map(|half| String::from_utf8_lossy(half).into_owned());
-        let folded = halves.next().unwrap_or_default().to_ascii_lowercase();
+        let published = halves.next().unwrap_or_default();
+        let (folded, version) = (published.to_ascii_lowercase(), halves.next().unwrap_or_default());
         let place = kind as usize;
         if self.folded.len() <= place {
             self.folded.resize(place + 1, Default::default());
+            self.shared.resize(place + 1, None);
+        }
+        if let Some(entry) = self.shared.get_mut(place) {
+            *entry =
+                Some(KindName { published: published.as_str().into(), folded: folded.as_str().into(), version: version.as_str().into() });
         }
         if let Some(entry) = self.folded.get_mut(place) {
-            *entry = (folded, halves.next().unwrap_or_default());
+            *entry = (folded, version);
         }
         self.by_name.insert(name.into(), kind);
     }
@@ -169,6 +204,11 @@ impl KindNames {
     /// Type in lower case and version of a kind.
     pub fn folded(&self, kind: u32) -> Option<&(String, String)> {
         self.folded.get(kind as usize)
+    }
+
+    /// How a kind is called.
+    pub fn shared(&self, kind: u32) -> Option<KindName> {
+        self.shared.get(kind as usize)?.clone()
     }
 
     /// Type in lower case and version of every kind, by number.

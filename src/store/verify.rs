@@ -27,7 +27,7 @@ pub struct VerifyReport {
 
 impl Store {
     /// Reads the whole log: every chunk's checksum and place, the order of ids and times within each company and over the
-    /// segments, and that every index leads to its events and knows all of them.
+    /// segments, and that every index leads to its events and knows all of them. And every attempt's checksum.
     ///
     /// # Errors
     /// When a file cannot be read at all. What is merely wrong is in the report.
@@ -46,6 +46,7 @@ impl Store {
             }
             verify_segment(segment, &mut report)?;
         }
+        report.faults.extend(self.inner.verify_attempts()?);
         Ok(report)
     }
 }

@@ -175,6 +175,30 @@ impl<'a> Scanner<'a> {
         Ok(Value { kind, source: self.text.get(start..self.at).unwrap_or_default(), offset: start })
     }
 
+    /// Passes over the value at `start` by its brackets and strings alone, however deep it is. None when it does not end.
+    pub fn pass_over(&mut self, start: usize) -> Option<&'a str> {
+        self.at = start;
+        let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+        for (place, byte) in self.text.bytes().enumerate().skip(start) {
+            if in_string {
+                in_string = is_escaped || byte != b'"';
+                is_escaped = !is_escaped && byte == b'\\';
+            } else {
+                match byte {
+                    b'"' => in_string = true,
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' => depth = depth.checked_sub(1)?,
+                    _ => {}
+                }
+            }
+            if depth == 0 && !in_string {
+                self.at = place + 1;
+                return self.text.get(start..self.at);
+            }
+        }
+        None
+    }
+
     fn word(&mut self, word: &'static str, kind: Kind) -> Result<Kind, ScanError> {
         if self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
             self.at += word.len();

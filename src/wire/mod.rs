@@ -2,6 +2,8 @@
 
 pub mod admin;
 pub mod events;
+pub mod deliveries;
 mod json;
 pub mod problem;
 pub mod publish;
+pub mod subscriptions;

@@ -152,8 +152,15 @@ pub fn parse_batch(
             }
             if !scanner.take(b']') {
                 loop {
-                    let element = scanner.value(0).map_err(|error| refused(&error))?;
-                    push(parse_text(element.source, element.offset, limits))?;
+                    scanner.skip_space();
+                    let start = scanner.offset();
+                    let element = match scanner.value(0) {
+                        Ok(element) => element.source,
+                        Err(error @ ScanError { kind: ScanErrorKind::Syntax(_), .. }) => return Err(refused(&error)),
+                        // Its brackets still say where it ends: it is refused by itself, as one line would be.
+                        Err(error) => scanner.pass_over(start).ok_or_else(|| refused(&error))?,
+                    };
+                    push(parse_text(element, start, limits))?;
                     if !scanner.take(b',') {
                         scanner.require(b']', "`,` or `]`").map_err(|error| refused(&error))?;
                         break;

@@ -133,7 +133,9 @@ fn class_of(name: &str) -> &'static str {
     match name {
         "" => "a file without a name",
         "log" => "log folder",
+        "attempts" => "attempts folder",
         "ledger.redb" => "ledger",
+        _ if name.starts_with("attempts/") => "attempts",
         _ if name.ends_with(".sealing") => "sealing",
         _ if name.ends_with(".sealed.redb") => "sealed",
         _ => "open",
@@ -220,7 +222,7 @@ impl SimDisk {
         let mut state = self.state();
         // Each folder keeps a beginning of its own changes.
         let pending = std::mem::take(&mut state.pending_names);
-        for folder in ["", "log"] {
+        for folder in ["", "log", "attempts"] {
             let of_folder: Vec<_> = pending.iter().filter(|change| change.folder() == folder).collect();
             let kept = match chance.below(3) {
                 0 => 0,

@@ -1,8 +1,9 @@
 //! Companies, administered.
 
+use std::collections::BTreeMap;
+
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::json;
 
 use crate::domain::company::NewCompany;
 use crate::http::call::{Call, json};
@@ -53,5 +54,5 @@ pub(in crate::http) async fn list(call: Call) -> Result<Response, Fault> {
     let companies = call.services.companies.list();
     let shapes: Vec<CompanyShape> =
         companies.iter().filter(|company| own.is_none_or(|own| own == company.id)).map(|company| company.as_ref().into()).collect();
-    json(StatusCode::OK, &json!({ "companies": shapes }))
+    json(StatusCode::OK, &BTreeMap::from([("companies", shapes)]))
 }

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::{HeaderName, HeaderValue, LINK};
 use axum::response::Response;
 use bytes::Bytes;
+use url::form_urlencoded;
 
 use crate::domain::cursor::Direction;
 use crate::domain::event::EventId;
@@ -141,8 +142,8 @@ fn next_link(call: &Call, cursor: &[u8]) -> Vec<u8> {
     link.extend_from_slice(config.public_url.as_bytes());
     link.extend_from_slice(b"/api/v1/events?");
     let kept = call.query_text().split('&').filter(|pair| {
-        let name = pair.split('=').next().unwrap_or_default();
-        !pair.is_empty() && name != "cursor" && name != "from"
+        // A name may be written with escapes.
+        form_urlencoded::parse(pair.as_bytes()).next().is_some_and(|(name, _)| name != "cursor" && name != "from")
     });
     for pair in kept {
         link.extend_from_slice(pair.as_bytes());

@@ -1,9 +1,10 @@
 //! API keys, administered.
 
+use std::collections::BTreeMap;
+
 use axum::http::StatusCode;
 use axum::response::Response;
 use ipnet::IpNet;
-use serde_json::json;
 
 use super::companies::{check_name, wrong};
 use crate::domain::company::CompanyId;
@@ -46,7 +47,7 @@ pub(in crate::http) async fn list(call: Call) -> Result<Response, Fault> {
     };
     let keys = call.services.keys.list(company);
     let shapes: Vec<KeyShape<'_>> = keys.iter().map(|key| KeyShape::of(key)).collect();
-    json(StatusCode::OK, &json!({ "keys": shapes }))
+    json(StatusCode::OK, &BTreeMap::from([("keys", shapes)]))
 }
 
 /// `DELETE /api/v1/admin/keys/{id}`

@@ -1,7 +1,9 @@
 //! The native API: Events API and administration.
 
 pub(super) mod companies;
+pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod keys;
 pub(super) mod publish;
+pub(super) mod subscriptions;
 pub(super) mod system;

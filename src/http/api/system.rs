@@ -1,8 +1,9 @@
 //! The daemon itself: settings, audit log, how it stands.
 
+use std::collections::BTreeMap;
+
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use crate::http::call::{Call, json};
@@ -18,7 +19,7 @@ pub(in crate::http) async fn config(call: Call) -> Result<Response, Fault> {
     call.query(&[])?;
     let effective = call.services.config.load().effective();
     let settings: Vec<_> = effective.into_iter().map(|(key, value, source)| SettingShape { key, value, source }).collect();
-    json(StatusCode::OK, &json!({ "config": settings }))
+    json(StatusCode::OK, &BTreeMap::from([("config", settings)]))
 }
 
 /// `GET /api/v1/admin/audit`
@@ -37,7 +38,7 @@ pub(in crate::http) async fn audit(call: Call) -> Result<Response, Fault> {
         object: row.object,
         detail: row.detail,
     };
-    json(StatusCode::OK, &json!({ "audit": rows.into_iter().map(shape).collect::<Vec<_>>() }))
+    json(StatusCode::OK, &BTreeMap::from([("audit", rows.into_iter().map(shape).collect::<Vec<_>>())]))
 }
 
 /// `GET /api/v1/admin/status`

@@ -1,0 +1,297 @@
+//! Subscriptions: creating, changing, pausing, deleting, and what they have not had yet.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::cursors::{CursorError, CursorSealer};
+use crate::config::Config;
+use crate::domain::company::CompanyId;
+use crate::domain::cursor::Position;
+use crate::domain::event::{EventId, EventVersion, NewEvent};
+use crate::domain::subscription::{DeliveryId, LaneStatus, Ordering, Secret, Standing, Subscription, SubscriptionId, Wishes};
+use crate::domain::time::Timestamp;
+use crate::store::{Actor, AppendError, ReadError, RetryRow, SecretError, Store, SubscriptionChange, SubscriptionError, random};
+use crate::webhook::{Target, TargetError, UrlError, check_url};
+
+/// What is told or asked, when it is done.
+pub type Telling<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The delivery engine, as far as its users need it. What it is told is in the ledger already.
+pub trait Deliverer: Debug + Send + Sync {
+    /// A subscription was created, with a position row at `position`.
+    fn created(&self, subscription: Arc<Subscription>, position: Position) -> Telling<'_, ()>;
+    /// A subscription was changed, paused or resumed.
+    fn changed(&self, subscription: Arc<Subscription>) -> Telling<'_, ()>;
+    /// A subscription was deleted.
+    fn deleted(&self, company: CompanyId, id: SubscriptionId) -> Telling<'_, ()>;
+    /// A delivery is owed by hand.
+    fn owed(&self, delivery: DeliveryId, row: RetryRow) -> Telling<'_, ()>;
+    /// Stops owing a delivery; false when it is not owed, or is being attempted at the moment.
+    fn discard(&self, delivery: DeliveryId) -> Telling<'_, bool>;
+    /// How a lane stands; none when it has nothing to do.
+    fn status(&self, id: SubscriptionId) -> Telling<'_, Option<LaneStatus>>;
+}
+
+/// Why a subscription was not created or changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WishError {
+    /// The URL is wrong, or may not be sent to.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// Something else cannot be sent.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Where it is to start is no cursor.
+    #[error("startFrom is `tail`, `oldest` or a cursor of the company: {0}")]
+    Start(#[source] CursorError),
+    /// The ledger did not take it.
+    #[error(transparent)]
+    Store(#[from] SubscriptionError),
+}
+
+impl From<SecretError> for WishError {
+    fn from(error: SecretError) -> Self {
+        Self::Store(SubscriptionError::Secret(error))
+    }
+}
+
+/// What a subscription has not had yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Events.
+    pub events: u64,
+    /// When the oldest of them was created.
+    pub oldest: Option<Timestamp>,
+}
+
+/// The secret of webhooks as text: `whsec_` and base64 (Standard Webhooks 1.0.0, signature scheme).
+#[must_use]
+pub fn secret_text(secret: &Secret) -> String {
+    format!("whsec_{}", STANDARD.encode(secret.0))
+}
+
+/// The use cases of subscriptions.
+#[derive(Debug)]
+pub struct SubscriptionService {
+    store: Store,
+    config: Arc<ArcSwap<Config>>,
+    sealer: CursorSealer,
+    /// None when only the command line has the store open: the engine reads the ledger when it starts.
+    engine: Option<Arc<dyn Deliverer>>,
+}
+
+impl SubscriptionService {
+    pub(super) fn new(store: Store, config: Arc<ArcSwap<Config>>, engine: Option<Arc<dyn Deliverer>>) -> Self {
+        let sealer = CursorSealer::new(store.cursor_key(), store.epoch());
+        Self { store, config, sealer, engine }
+    }
+
+    /// Refuses what could not be sent to, before anything is written.
+    fn check(&self, wishes: &Wishes) -> Result<(), WishError> {
+        check_url(&wishes.url, &self.config.load().egress_policy())?;
+        let trial = Subscription {
+            id: SubscriptionId(0),
+            company: CompanyId(0),
+            wishes: wishes.clone(),
+            secret: Secret([0; 32]),
+            standing: Standing::Active,
+            health: crate::domain::health::Health::default(),
+            created: Timestamp::default(),
+        };
+        Target::new(&trial)?;
+        Ok(())
+    }
+
+    fn start(&self, company: CompanyId, start_from: Option<&str>) -> Result<Position, CursorError> {
+        match start_from {
+            None | Some("tail") => Ok(self.store.tail()),
+            Some("oldest") => Ok(Position::START),
+            Some(text) => {
+                let cursor = self.sealer.read(text)?;
+                if cursor.company == company { Ok(cursor.position) } else { Err(CursorError::Mismatch("company")) }
+            }
+        }
+    }
+
+    /// Creates a subscription; its first event is the first one above where it starts.
+    ///
+    /// # Errors
+    /// See [`WishError`].
+    pub async fn create(
+        &self,
+        company: CompanyId,
+        wishes: Wishes,
+        start_from: Option<&str>,
+        actor: &Actor,
+    ) -> Result<Arc<Subscription>, WishError> {
+        self.check(&wishes)?;
+        // Noted before the commit: what is published meanwhile is the subscription's already.
+        let start = self.start(company, start_from).map_err(WishError::Start)?;
+        let secret = Secret(random()?);
+        let subscription = self.store.create_subscription(company, wishes, secret, start, actor).await?;
+        if let Some(engine) = &self.engine {
+            engine.created(Arc::clone(&subscription), start).await;
+        }
+        Ok(subscription)
+    }
+
+    /// The subscription with this number, if it is the company's.
+    #[must_use]
+    pub fn get(&self, company: CompanyId, id: SubscriptionId) -> Option<Arc<Subscription>> {
+        self.store.subscription(id).filter(|subscription| subscription.company == company)
+    }
+
+    /// All of a company, by number.
+    #[must_use]
+    pub fn list(&self, company: CompanyId) -> Vec<Arc<Subscription>> {
+        self.store.subscriptions_of(company)
+    }
+
+    /// Changes what its owner wants. None when there is no such subscription.
+    ///
+    /// # Errors
+    /// See [`WishError`].
+    pub async fn change(
+        &self,
+        company: CompanyId,
+        id: SubscriptionId,
+        wishes: Wishes,
+        actor: &Actor,
+    ) -> Result<Option<Arc<Subscription>>, WishError> {
+        self.check(&wishes)?;
+        self.apply(company, id, SubscriptionChange::Wishes(Box::new(wishes)), actor).await
+    }
+
+    /// Stops sending; nothing is lost meanwhile. None when there is no such subscription.
+    ///
+    /// # Errors
+    /// See [`WishError`].
+    pub async fn pause(&self, company: CompanyId, id: SubscriptionId, actor: &Actor) -> Result<Option<Arc<Subscription>>, WishError> {
+        self.apply(company, id, SubscriptionChange::Standing(Standing::Paused), actor).await
+    }
+
+    /// Sends again, whatever stopped it. None when there is no such subscription.
+    ///
+    /// # Errors
+    /// See [`WishError`].
+    pub async fn resume(&self, company: CompanyId, id: SubscriptionId, actor: &Actor) -> Result<Option<Arc<Subscription>>, WishError> {
+        self.apply(company, id, SubscriptionChange::Resume, actor).await
+    }
+
+    async fn apply(
+        &self,
+        company: CompanyId,
+        id: SubscriptionId,
+        change: SubscriptionChange,
+        actor: &Actor,
+    ) -> Result<Option<Arc<Subscription>>, WishError> {
+        let changed = self.store.change_subscription(id, Some(company), change, actor).await?;
+        if let (Some(engine), Some(subscription)) = (&self.engine, &changed) {
+            engine.changed(Arc::clone(subscription)).await;
+        }
+        Ok(changed)
+    }
+
+    /// Deletes a subscription. False when there is no such one.
+    ///
+    /// # Errors
+    /// See [`WishError`].
+    pub async fn delete(&self, company: CompanyId, id: SubscriptionId, actor: &Actor) -> Result<bool, WishError> {
+        let is_deleted = self.store.delete_subscription(id, Some(company), actor).await?;
+        if let (Some(engine), true) = (&self.engine, is_deleted) {
+            engine.deleted(company, id).await;
+        }
+        Ok(is_deleted)
+    }
+
+    /// Publishes a test event and owes it to this subscription alone.
+    ///
+    /// # Errors
+    /// What publishing and the ledger may say.
+    pub async fn test(&self, subscription: &Subscription, actor: &Actor) -> Result<DeliveryId, TestError> {
+        let payload = format!(r#"{{"subscriptionId":{},"test":true}}"#, subscription.id);
+        let kind = "lutine.subscription.test".parse().map_err(|_| TestError::Append(AppendError::Unknown))?;
+        let event = NewEvent {
+            kind,
+            version: EventVersion::default(),
+            payload,
+            metadata: "{}".to_owned(),
+            dedupe_key: None,
+            references: None,
+            occurred_at: None,
+        };
+        let receipt = self.store.append(self.store.prepare(subscription.company, &event))?.await?;
+        let delivery = DeliveryId { subscription: subscription.id, event: receipt.id };
+        let row = RetryRow { attempts: 0, due: self.store.now(), created: receipt.created };
+        self.owe(delivery, row, actor, "subscription.test").await?;
+        Ok(delivery)
+    }
+
+    /// Owes a delivery by hand: in the ledger first.
+    pub(super) async fn owe(&self, delivery: DeliveryId, row: RetryRow, actor: &Actor, act: &str) -> Result<(), SubscriptionError> {
+        self.store.write_rows(vec![(delivery, crate::store::DeliveryRow::Retry(row))], Some(actor), act).await?;
+        if let Some(engine) = &self.engine {
+            engine.owed(delivery, row).await;
+        }
+        Ok(())
+    }
+
+    /// Stops owing a delivery in the engine; true when it is not owed there (any more).
+    pub(super) async fn disown(&self, delivery: DeliveryId) -> bool {
+        match &self.engine {
+            Some(engine) => engine.discard(delivery).await,
+            None => true,
+        }
+    }
+
+    async fn lane(&self, id: SubscriptionId) -> Result<Option<LaneStatus>, ReadError> {
+        if let Some(engine) = &self.engine {
+            return Ok(engine.status(id).await);
+        }
+        let mut state = self.store.delivery_state()?;
+        let Some(subscription) = self.store.subscription(id) else { return Ok(None) };
+        let retries = state.retries.remove(&id).unwrap_or_default();
+        let row = state.positions.remove(&id);
+        Ok(Some(LaneStatus {
+            position: row.as_ref().map_or(state.settled_tail, |row| row.position),
+            settled_above: row.map_or(0, |row| row.settled.len()),
+            owed: retries.len(),
+            oldest_owed: retries.iter().map(|(_, row)| row.created).min(),
+            in_flight: 0,
+            standing: subscription.standing,
+            health: subscription.health,
+        }))
+    }
+
+    /// What a subscription has not had yet: events above its position, and those that wait for another attempt.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn backlog(&self, subscription: &Subscription) -> Result<Backlog, ReadError> {
+        let Some(lane) = self.lane(subscription.id).await? else { return Ok(Backlog::default()) };
+        let top = Position { created: Timestamp::from_micros(u64::MAX), id: EventId(u64::MAX) };
+        let above = self.store.count_matching(subscription.company, lane.position, top, &subscription.wishes.filter)?;
+        // The event that blocks a strictly ordered subscription is owed and lies above the position.
+        let counted_twice = u64::from(subscription.wishes.ordering == Ordering::Strict && lane.owed > 0 && above.count > 0);
+        let events = (above.count + lane.owed as u64).saturating_sub(lane.settled_above as u64 + counted_twice);
+        let oldest = [lane.oldest_owed, above.first.map(|first| first.created)].into_iter().flatten().min();
+        Ok(Backlog { events, oldest: oldest.filter(|_| events > 0) })
+    }
+}
+
+/// Why a test event was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TestError {
+    /// It was not published.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The ledger did not take it.
+    #[error(transparent)]
+    Store(#[from] SubscriptionError),
+}

@@ -1,0 +1,206 @@
+//! Every call × every kind of key: who is let in, and who is told nothing.
+
+use serde_json::json;
+
+use crate::support::daemon::TestDaemon;
+use crate::support::http::{Answer, Request};
+
+/// Whose call it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum For {
+    /// Keys of a company.
+    Company,
+    /// Keys without a company.
+    System,
+    /// Both.
+    Both,
+    /// Nobody over the network.
+    Local,
+    /// Everybody.
+    Open,
+}
+
+/// Every call as it stands in the table of routes, the scope it wants, whose it is, a target, a body, and what it
+/// answers to whom it lets in.
+const CALLS: [(&str, &str, For, &str, &str, u16); 19] = [
+    ("GET /api/v1/events", "events:read", For::Company, "/api/v1/events", "", 200),
+    ("GET /api/v1/events/{id}", "events:read", For::Company, "/api/v1/events/1", "", 200),
+    ("GET /api/v1/events/sample", "events:read", For::Company, "/api/v1/events/sample?type=claim.created", "", 200),
+    ("GET /api/v1/events/types", "events:read", For::Both, "/api/v1/events/types", "", 200),
+    ("POST /api/v1/events", "events:write", For::Company, "/api/v1/events", r#"{"type":"a"}"#, 201),
+    ("POST /api/v1/events/test", "admin", For::Company, "/api/v1/events/test", r#"{"type":"a"}"#, 202),
+    ("POST /api/v1/events/batch", "events:write", For::Company, "/api/v1/events/batch", r#"[{"type":"a"}]"#, 200),
+    ("POST /api/v1/admin/companies", "admin", For::System, "/api/v1/admin/companies", r#"{"slug":"fresh"}"#, 201),
+    ("GET /api/v1/admin/companies", "admin", For::Both, "/api/v1/admin/companies", "", 200),
+    ("POST /api/v1/admin/keys", "admin", For::Both, "/api/v1/admin/keys", r#"{"scopes":["admin"]}"#, 201),
+    ("GET /api/v1/admin/keys", "admin", For::Both, "/api/v1/admin/keys", "", 200),
+    ("DELETE /api/v1/admin/keys/{id}", "admin", For::Both, "/api/v1/admin/keys/000000000000", "", 404),
+    ("GET /api/v1/admin/config", "admin", For::System, "/api/v1/admin/config", "", 200),
+    ("GET /api/v1/admin/audit", "admin", For::System, "/api/v1/admin/audit", "", 200),
+    ("GET /api/v1/admin/status", "admin", For::System, "/api/v1/admin/status", "", 200),
+    ("POST /api/v1/admin/verify", "admin", For::Local, "/api/v1/admin/verify", "", 200),
+    ("GET /healthz", "", For::Open, "/healthz", "", 200),
+    ("GET /readyz", "", For::Open, "/readyz", "", 200),
+    ("GET /metrics", "metrics:read", For::Both, "/metrics", "", 200),
+];
+
+const SCOPES: [&str; 9] = [
+    "events",
+    "events:read",
+    "events:write",
+    "subscriptions:read",
+    "subscriptions:write",
+    "deliveries:read",
+    "deliveries:replay",
+    "metrics:read",
+    "admin",
+];
+
+fn request(call: &str, target: &str, body: &str) -> Request {
+    let request = Request::new(call.split(' ').next().unwrap(), target);
+    if body.is_empty() { request } else { request.body("application/json", body) }
+}
+
+fn code(answer: &Answer) -> String {
+    answer.json()["code"].as_str().unwrap_or_default().to_owned()
+}
+
+fn closed() -> TestDaemon {
+    TestDaemon::with(|config| config.telemetry.metrics_open = false)
+}
+
+#[test]
+fn the_matrix_has_every_route() {
+    let table = include_str!("../../src/http/routes.rs");
+    let methods = ["\"GET /", "\"POST /", "\"PUT /", "\"PATCH /", "\"DELETE /"];
+    let mut routes: Vec<&str> = table
+        .lines()
+        .filter(|line| line.contains(".guarded(\"") || line.contains(".open(\""))
+        .filter_map(|line| methods.iter().find_map(|method| line.find(method)).and_then(|start| line[start + 1..].split('"').next()))
+        .collect();
+    let mut calls: Vec<&str> = CALLS.iter().map(|call| call.0).collect();
+    routes.sort_unstable();
+    calls.sort_unstable();
+    assert_eq!(routes, calls);
+}
+
+#[test]
+fn each_scope_of_a_company_opens_its_calls_and_no_others() {
+    let daemon = closed();
+    daemon.acme().publish(r#"{"type":"a"}"#);
+    for scope in SCOPES {
+        let mut client = daemon.client(&daemon.key("acme", &[scope]));
+        for (call, wanted, whose, target, body, status) in CALLS {
+            let answer = client.send(&request(call, target, body));
+            let has_scope = scope == wanted || scope == "admin" || wanted.is_empty();
+            let expected = match whose {
+                For::Local => (403, "only_local"),
+                _ if !has_scope => (403, "insufficient_scope"),
+                For::System => (403, "needs_system_key"),
+                _ if status >= 400 => (status, "not_found"),
+                _ => (status, ""),
+            };
+            let told = if answer.status >= 400 { code(&answer) } else { String::new() };
+            assert_eq!((answer.status, told.as_str()), expected, "{call} with {scope}");
+        }
+    }
+}
+
+#[test]
+fn a_system_key_administers_and_does_nothing_else() {
+    let daemon = closed();
+    daemon.acme().publish(r#"{"type":"a"}"#);
+    let metrics_only = daemon.key_of(&json!({"scopes": ["metrics:read"]}))["key"].as_str().unwrap().to_owned();
+    for (key, is_admin) in [(daemon.system_key(), true), (metrics_only, false)] {
+        let mut client = daemon.client(&key);
+        for (call, wanted, whose, target, body, status) in CALLS {
+            let answer = client.send(&request(call, target, body));
+            let has_scope = is_admin || matches!(wanted, "" | "metrics:read");
+            let expected = match whose {
+                For::Local => (403, "only_local"),
+                _ if !has_scope => (403, "insufficient_scope"),
+                For::Company => (403, "system_key"),
+                _ if status >= 400 => (status, "not_found"),
+                _ => (status, ""),
+            };
+            let told = if answer.status >= 400 { code(&answer) } else { String::new() };
+            assert_eq!((answer.status, told.as_str()), expected, "{call}");
+        }
+    }
+}
+
+#[test]
+fn nobody_is_let_in_without_a_key() {
+    let daemon = closed();
+    let mut nobody = daemon.client("");
+    for (call, _, whose, target, body, status) in CALLS {
+        let answer = nobody.send(&request(call, target, body));
+        let expected = match whose {
+            For::Open => status,
+            For::Local => 403,
+            _ => 401,
+        };
+        assert_eq!(answer.status, expected, "{call}");
+    }
+}
+
+#[test]
+fn the_local_socket_is_for_everything_and_says_for_which_company() {
+    let daemon = closed();
+    daemon.acme().publish(r#"{"type":"a"}"#);
+    let mut local = daemon.local();
+    for (call, _, whose, target, body, status) in CALLS {
+        let plain = local.send(&request(call, target, body));
+        if whose == For::Company {
+            assert_eq!((plain.status, code(&plain).as_str()), (400, "no_company"), "{call}");
+            let unknown = local.send(&request(call, target, body).header("Lutine-Company", "nobody"));
+            assert_eq!((unknown.status, code(&unknown).as_str()), (404, "no_such_company"), "{call}");
+            for name in ["acme", "1"] {
+                assert_eq!(local.send(&request(call, target, body).header("Lutine-Company", name)).status, status, "{call}");
+            }
+        } else {
+            assert_eq!(plain.status, status, "{call}");
+        }
+    }
+}
+
+#[test]
+fn the_company_of_a_key_cannot_be_changed_by_a_header() {
+    let daemon = TestDaemon::start();
+    let mut acme = daemon.acme();
+    daemon.company("bolt");
+    daemon.client(&daemon.key("bolt", &["events:write"])).publish(r#"{"type":"a"}"#);
+    let answer = acme.send(&Request::get("/api/v1/events").header("Lutine-Company", "bolt")).expect(200);
+    assert_eq!(answer.text(), r#"{"events":[]}"#);
+}
+
+#[test]
+fn what_another_company_has_looks_like_what_nobody_has() {
+    let daemon = TestDaemon::start();
+    let mut acme = daemon.acme();
+    let event = acme.publish(r#"{"type":"a"}"#);
+    let victim = daemon.key_of(&json!({"company": "acme", "scopes": ["events:read"]}));
+    let victim_id = victim["id"].as_str().unwrap();
+    daemon.company("bolt");
+    let mut bolt = daemon.client(&daemon.key("bolt", &["admin"]));
+    let new_key = |company: &str| json!({"company": company, "scopes": ["events:read"]}).to_string();
+    let pairs = [
+        (Request::get(&format!("/api/v1/events/{event}")), Request::get("/api/v1/events/2000")),
+        (Request::new("DELETE", &format!("/api/v1/admin/keys/{victim_id}")), Request::new("DELETE", "/api/v1/admin/keys/zzzzzzzzzzzz")),
+        (Request::get("/api/v1/admin/keys?company=acme"), Request::get("/api/v1/admin/keys?company=nope")),
+        (Request::get("/api/v1/admin/keys?company=1"), Request::get("/api/v1/admin/keys?company=9")),
+        (Request::post("/api/v1/admin/keys", new_key("acme")), Request::post("/api/v1/admin/keys", new_key("nope"))),
+        (Request::post("/api/v1/admin/keys", new_key("1")), Request::post("/api/v1/admin/keys", new_key("9"))),
+    ];
+    let strip = |answer: &Answer| {
+        let text = answer.problem();
+        ["acme", "nope", "`1`", "`9`", "/2000", &format!("/{event}"), victim_id, "zzzzzzzzzzzz"]
+            .iter()
+            .fold(text, |text, name| text.replace(name, "?"))
+    };
+    for (theirs, unknown) in pairs {
+        let (theirs, unknown) = (bolt.send(&theirs).expect(404), bolt.send(&unknown).expect(404));
+        assert_eq!(strip(&theirs), strip(&unknown));
+    }
+    daemon.client(victim["key"].as_str().unwrap()).get("/api/v1/events").expect(200);
+}

@@ -1,0 +1,24 @@
+//! The promises of the API, asked for over HTTP as a customer would, and read as text.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::string_slice, clippy::panic, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access;
+mod clock;
+mod command_line;
+mod connections;
+mod damage;
+mod day;
+mod dedupe;
+mod keys;
+mod limits;
+mod lists;
+mod operations;
+mod overload;
+mod polling;
+mod publish;
+mod rates;
+mod refusals;
+mod retention;
