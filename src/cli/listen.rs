@@ -106,22 +106,21 @@ impl Listen {
 }
 
 /// The own machine in the clear, and what the configuration allows of private networks, if there is one.
-fn policy(_settings: &Settings) -> EgressPolicy {
-    EgressPolicy { allow: Vec::new(), allow_public: false, allow_http: true, allow_loopback: true }
+fn policy(settings: &Settings) -> EgressPolicy {
+    let allow = settings.config().map(|config| config.egress.allow).unwrap_or_default();
+    EgressPolicy { allow, allow_public: false, allow_http: true, allow_loopback: true }
 }
 
 /// A subscription that no store knows.
 fn target(url: &str, secret: &WebhookSecret) -> Result<Target, Failure> {
-    let all = "*".to_owned();
-    let filter = TypeFilter::parse_list(&all).map_err(|error| Failure::caused("the filter is wrong", &error))?;
     let subscription = Subscription {
         id: SUBSCRIPTION,
         company: CompanyId(0),
         wishes: Wishes {
             name: "listen".to_owned(),
             url: url.to_owned(),
-            types: vec![all],
-            filter,
+            types: Vec::new(),
+            filter: TypeFilter::default(),
             profile: Profile::Standard,
             overrides: Overrides::default(),
             auth: Auth::None,

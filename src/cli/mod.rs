@@ -6,6 +6,7 @@
 mod batch;
 mod companies;
 mod config;
+mod deliveries;
 mod events;
 mod failure;
 mod follow;
@@ -18,6 +19,7 @@ mod secret;
 mod serve;
 mod settings;
 mod sink;
+mod subscriptions;
 mod tail;
 mod transport;
 mod trigger;
@@ -51,6 +53,7 @@ Examples:
   lutine key create --company acme --scope events:write --scope events:read
   lutine event publish --type claim.created --payload '{\"claimId\":\"c-1\"}'
   lutine event tail --types 'claim.*'
+  lutine subscription create --url https://partner.example/hooks --types 'claim.*'
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 78 wrong configuration.";
 
@@ -67,6 +70,12 @@ enum Command {
     /// Publish and read events
     #[command(subcommand)]
     Event(events::Command),
+    /// Create subscriptions, and see and change how their webhooks go
+    #[command(subcommand)]
+    Subscription(subscriptions::Command),
+    /// See how webhooks went, send them again, or give them up
+    #[command(subcommand)]
+    Delivery(deliveries::Command),
     /// Publish a sample of an event type from the catalogue
     Trigger(trigger::Trigger),
     /// Forward events to a URL of your own as signed webhooks, without a subscription
@@ -112,12 +121,19 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
         Command::Listen(_) => Need::Daemon,
         _ => Need::Store,
     };
-    let connection = Connection::open(settings, need).await?;
+    let connection = match &command {
+        Command::Subscription(subscriptions::Command::Create(create)) => {
+            Connection::open(&settings.without_url(create.url())?, need).await?
+        }
+        _ => Connection::open(settings, need).await?,
+    };
     let format = Format::chosen(settings.output);
     let done = match command {
         Command::Company(command) => command.run(&connection, format).await,
         Command::Key(command) => command.run(&connection, format).await,
         Command::Event(command) => command.run(&connection, format).await,
+        Command::Subscription(command) => command.run(&connection, format).await,
+        Command::Delivery(command) => command.run(&connection, format).await,
         Command::Trigger(trigger) => trigger.run(&connection, format).await,
         Command::Verify(verify) => verify.run(&connection, format).await,
         Command::Listen(listen) => listen.run(&connection, settings, format).await,

@@ -64,6 +64,19 @@ impl Settings {
         self.data_dir.as_deref()
     }
 
+    /// The same without `--url`, for the command whose own option of that name has taken its place.
+    ///
+    /// # Errors
+    /// When both were given: the command must not work elsewhere than it was told.
+    pub fn without_url(&self, own: &str) -> Result<Self, Failure> {
+        match &self.url {
+            Some(url) if url != own => Err(Failure::Usage(
+                "here --url is the receiver's; name the daemon with LUTINE_URL and the key with LUTINE_API_KEY".to_owned(),
+            )),
+            _ => Ok(Self { url: None, ..self.clone() }),
+        }
+    }
+
     /// Refuses the options of the network, for commands that work on this machine only.
     ///
     /// # Errors

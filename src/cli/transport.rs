@@ -87,6 +87,12 @@ impl Request {
         Self::post(path, "application/json", body.to_string().into_bytes())
     }
 
+    /// Does something that needs no words.
+    #[must_use]
+    pub fn act(path: &str) -> Self {
+        Self::new("POST", path)
+    }
+
     /// The path with its parameters.
     #[cfg(test)]
     pub fn path(&self) -> &str {
