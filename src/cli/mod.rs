@@ -7,6 +7,7 @@ mod batch;
 mod companies;
 mod config;
 mod deliveries;
+mod demo;
 mod events;
 mod failure;
 mod follow;
@@ -48,6 +49,7 @@ const EXAMPLES: &str = "\
 Without a command, `lutine` is `lutine serve`.
 
 Examples:
+  lutine demo
   lutine serve
   lutine company create --slug acme --country dk
   lutine key create --company acme --scope events:write --scope events:read
@@ -61,6 +63,8 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 78 wrong configuration."
 enum Command {
     /// Run the daemon until it is told to stop
     Serve(serve::Serve),
+    /// See all of it work, on this machine, in a second: publish, page, deliver, fail, retry
+    Demo(demo::Demo),
     /// Create and list companies, the tenants of a daemon
     #[command(subcommand)]
     Company(companies::Command),
@@ -105,6 +109,7 @@ fn run(command: Command, settings: &Settings) -> Result<(), Failure> {
         Command::Serve(serve) => serve.run(settings),
         Command::Config(command) => command.run(settings),
         Command::Sink(sink) => wait_for(sink.run(settings)),
+        Command::Demo(demo) => wait_for(demo.run(settings)),
         command => wait_for(run_connected(command, settings)),
     }
 }
@@ -137,7 +142,7 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
         Command::Trigger(trigger) => trigger.run(&connection, format).await,
         Command::Verify(verify) => verify.run(&connection, format).await,
         Command::Listen(listen) => listen.run(&connection, settings, format).await,
-        Command::Serve(_) | Command::Config(_) | Command::Sink(_) => Ok(()),
+        Command::Serve(_) | Command::Config(_) | Command::Sink(_) | Command::Demo(_) => Ok(()),
     };
     connection.close();
     done
