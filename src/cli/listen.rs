@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::companies;
 use super::failure::Failure;
 use super::follow::Follower;
+use super::interruption::Interruption;
 use super::options::{CompanyOption, type_list};
 use super::output::{self, Format, note, printable};
 use super::secret::WebhookSecret;
@@ -82,6 +83,7 @@ impl Listen {
         let target = target(&self.forward_to, &secret)?;
         let sender = Sender::new(Arc::new(ArcSwap::from_pointee(policy)), Arc::new(SystemResolver::default()), TrustedRoots::system());
         let sender = sender.map_err(|error| Failure::caused("webhooks cannot be sent", &error))?;
+        let mut interruption = Interruption::catch()?;
         let mut follower = Follower::new(connection, company, self.types, "latest");
         // The first page fixes where `now` is; only then may anybody rely on it.
         let first = follower.next().await?;
@@ -99,7 +101,7 @@ impl Listen {
             }
         };
         tokio::select! {
-            pressed = tokio::signal::ctrl_c() => pressed.map_err(|error| Failure::caused("Ctrl-C cannot be waited for", &error)),
+            () = interruption.wait() => Ok(()),
             failure = forwarding => failure,
         }
     }

@@ -11,6 +11,7 @@ mod demo;
 mod events;
 mod failure;
 mod follow;
+mod interruption;
 mod keys;
 mod listen;
 mod options;
@@ -127,8 +128,8 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
         _ => Need::Store,
     };
     let connection = match &command {
-        Command::Subscription(subscriptions::Command::Create(create)) => {
-            Connection::open(&settings.without_url(create.url())?, need).await?
+        Command::Subscription(subscriptions::Command::Create(_)) => {
+            Connection::open(&settings.without_url(std::env::args_os())?, need).await?
         }
         _ => Connection::open(settings, need).await?,
     };

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::failure::Failure;
+use super::interruption::Interruption;
 use super::output::{self, Format, note, printable};
 use super::secret::WebhookSecret;
 use super::settings::{OnlyHere, Settings};
@@ -52,6 +53,7 @@ impl SinkCommand {
     pub async fn run(self, settings: &Settings) -> Result<(), Failure> {
         settings.demand_here(&self.only_here, "sink")?;
         let format = Format::chosen(settings.output);
+        let mut interruption = Interruption::catch()?;
         let rules = SinkRules { answers: self.answers, delay: Duration::from_millis(self.delay) };
         let (sender, mut received) = mpsc::unbounded_channel();
         let sink = Sink::start(self.port, rules, Arc::new(SystemClock), sender).await;
@@ -60,7 +62,7 @@ impl SinkCommand {
         self.secrets.into_iter().for_each(|secret| sink.trust(secret.into_bytes()));
         note(&format!("lutine sink listening on http://{}", sink.address()));
         let done = tokio::select! {
-            pressed = tokio::signal::ctrl_c() => pressed.map_err(|error| Failure::caused("Ctrl-C cannot be waited for", &error)),
+            () = interruption.wait() => Ok(()),
             done = print_all(&mut received, self.count.unwrap_or(u64::MAX), format) => done,
         };
         sink.close().await;

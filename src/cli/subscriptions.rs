@@ -302,11 +302,6 @@ impl Command {
 }
 
 impl Create {
-    /// The receiver's URL.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
     fn body(self) -> Result<Value, Failure> {
         let mut overrides = Map::new();
         for Member { name, value } in self.overrides {

@@ -7,6 +7,7 @@ use super::companies;
 use super::events::{Envelope, Page};
 use super::failure::Failure;
 use super::follow::Follower;
+use super::interruption::Interruption;
 use super::options::{CompanyOption, origin, type_list};
 use super::output::{self, Format};
 use super::transport::Connection;
@@ -35,8 +36,9 @@ impl Tail {
     /// Prints events as they come, until Ctrl-C.
     pub async fn run(self, connection: &Connection, format: Format) -> Result<(), Failure> {
         let company = companies::chosen(connection, &self.company).await?;
+        let mut interruption = Interruption::catch()?;
         tokio::select! {
-            pressed = tokio::signal::ctrl_c() => pressed.map_err(|error| Failure::caused("Ctrl-C cannot be waited for", &error)),
+            () = interruption.wait() => Ok(()),
             failure = self.follow(connection, company, format) => failure,
         }
     }

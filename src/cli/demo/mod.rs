@@ -12,13 +12,13 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::facts::{Delivered, Duplicate, EVENTS, Facts, PAGE_SIZE, PLANS, PUBLISHED_TWICE, Plan, Published, Retried, Subscribed, Webhook};
 use self::stage::{COMPANY, Stage};
 use super::failure::Failure;
+use super::interruption::Interruption;
 use super::output::{self, Format};
 use super::secret::WebhookSecret;
 use super::settings::{OnlyHere, Settings};
@@ -58,17 +58,14 @@ impl Demo {
             return Err(Failure::Usage("`lutine demo` stores in a temporary directory; leave --data-dir out".to_owned()));
         }
         let format = Format::chosen(settings.output);
-        let caught = |error| Failure::caused("signals cannot be waited for", &error);
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error: std::io::Error| caught(error))?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(|error: std::io::Error| caught(error))?;
+        let mut interruption = Interruption::catch()?;
         let start = Instant::now();
         let stage = Stage::set()?;
         let done = tokio::select! {
             done = timeout(TIME_MAX, play(&stage, start, format)) => {
                 done.unwrap_or_else(|_| Err(Failure::Failed(format!("the demonstration was given up after {} s", TIME_MAX.as_secs()))))
             }
-            _ = interrupt.recv() => Err(Failure::Failed("interrupted".to_owned())),
-            _ = terminate.recv() => Err(Failure::Failed("interrupted".to_owned())),
+            () = interruption.wait() => Err(Failure::Failed("interrupted".to_owned())),
         };
         stage.clear().await;
         done

@@ -98,7 +98,7 @@ pub fn summary(facts: &Facts) -> String {
         let statuses: Vec<String> =
             retry.statuses.iter().map(|status| status.map_or("none".to_owned(), |status| status.to_string())).collect();
         lines.push(format!(
-            "the retry: {} was sent again after {}, under the same webhook-id; the answers were {}",
+            "the retry: {} was sent again after {}, with the same webhook-id; answers {}",
             retry.webhook_ids.first().map_or("-", String::as_str),
             milliseconds(retry.wait_ms),
             statuses.join(", then ")
