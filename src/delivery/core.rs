@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
+use super::Alert;
 use super::lane::{Flight, Lane, Pick};
 use super::matcher::Matcher;
-use super::permits::{PermitLimits, Permits};
-use super::Alert;
+use super::permits::{NoRoom, Permit, PermitLimits, Permits};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
@@ -38,6 +38,10 @@ const TAIL_INTERVAL: Duration = Duration::from_secs(10);
 const TURN_MAX: usize = 8;
 /// Events that a lane reads ahead of its attempts, as a multiple of those it may have in flight.
 const AHEAD: usize = 2;
+/// How long the connections of a lane that has nothing to do are kept for its next event.
+const TARGET_KEPT: Duration = Duration::from_secs(60);
+/// Lanes whose connections are kept.
+const TARGETS_KEPT_MAX: usize = 1_024;
 /// At most one event about exhausted deliveries in this time for each subscription.
 const ALERT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -69,6 +73,8 @@ pub struct Core {
     faults: Faults,
     metrics: Arc<DeliveryMetrics>,
     lanes: HashMap<SubscriptionId, Lane>,
+    /// Of lanes that are gone: their connections, and since when they have had nothing to do.
+    rested: HashMap<SubscriptionId, (Arc<Target>, Timestamp)>,
     matcher: Matcher,
     /// Every event at or below it has woken the lanes that want it.
     routed: Position,
@@ -78,6 +84,10 @@ pub struct Core {
     permits: Permits,
     runnable: VecDeque<SubscriptionId>,
     is_runnable: HashSet<SubscriptionId>,
+    /// Lanes of slow receivers that wait until one of these gives a permit back; likewise by host.
+    blocked_slow: VecDeque<SubscriptionId>,
+    blocked_hosts: HashMap<Arc<str>, VecDeque<SubscriptionId>>,
+    is_blocked: HashSet<SubscriptionId>,
     timers: BTreeSet<(Timestamp, SubscriptionId)>,
     /// Lanes whose position is not what the ledger says.
     dirty: HashSet<SubscriptionId>,
@@ -103,6 +113,7 @@ impl Core {
             faults,
             metrics,
             lanes: HashMap::new(),
+            rested: HashMap::new(),
             matcher: Matcher::default(),
             routed: state.settled_tail,
             recorded_tail: state.settled_tail,
@@ -110,6 +121,9 @@ impl Core {
             permits: Permits::new(limits),
             runnable: VecDeque::new(),
             is_runnable: HashSet::new(),
+            blocked_slow: VecDeque::new(),
+            blocked_hosts: HashMap::new(),
+            is_blocked: HashSet::new(),
             timers: BTreeSet::new(),
             dirty: HashSet::new(),
             outcomes: Outcomes::default(),
@@ -140,9 +154,10 @@ impl Core {
         Ok(core)
     }
 
-    fn lane(&self, subscription: Arc<Subscription>, position: Position) -> Option<Lane> {
-        let target = match Target::new(&subscription) {
-            Ok(target) => Arc::new(target),
+    fn lane(&mut self, subscription: Arc<Subscription>, position: Position) -> Option<Lane> {
+        let rested = self.rested.remove(&subscription.id).map(|(target, _)| Ok(target));
+        let target = match rested.unwrap_or_else(|| Target::new(&subscription).map(Arc::new)) {
+            Ok(target) => target,
             Err(error) => {
                 // It was checked when it was created; only a change of the rules can make it wrong.
                 error!(subscription.id = %subscription.id, %error, "Subscription {} cannot be sent to: {error}", subscription.id);
@@ -167,6 +182,9 @@ impl Core {
     /// Wakes the lanes that want what was published since.
     fn route(&mut self) -> Result<(), ReadError> {
         let tail = self.store.tail();
+        if self.matcher.is_empty() {
+            self.routed = self.routed.max(tail);
+        }
         while self.routed < tail {
             let found = self.store.kinds_after(self.routed)?;
             let before = self.routed;
@@ -207,20 +225,45 @@ impl Core {
             self.run(id);
         }
         let mut starts = Vec::new();
-        let mut blocked = Vec::new();
-        while let Some(id) = self.runnable.pop_front() {
+        // With all permits out the others keep their places in the queue.
+        while !self.permits.are_out()
+            && let Some(id) = self.runnable.pop_front()
+        {
             self.is_runnable.remove(&id);
             match self.turn(id, now, &mut starts)? {
                 Turn::Again => self.run(id),
-                Turn::NoRoom => blocked.push(id),
+                Turn::NoRoom(reason) => self.block(id, reason),
                 Turn::Done => {}
             }
         }
-        // They go on when an attempt ends and gives its permit back.
-        for id in blocked {
+        Ok(starts)
+    }
+
+    /// A lane goes on when there is room again for its kind.
+    fn block(&mut self, id: SubscriptionId, reason: NoRoom) {
+        let Some(lane) = self.lanes.get(&id) else { return };
+        match reason {
+            NoRoom::All => self.run(id),
+            NoRoom::Slow if self.is_blocked.insert(id) => self.blocked_slow.push_back(id),
+            NoRoom::Host if self.is_blocked.insert(id) => {
+                self.blocked_hosts.entry(Arc::clone(&lane.host)).or_default().push_back(id);
+            }
+            NoRoom::Slow | NoRoom::Host => {}
+        }
+    }
+
+    /// Takes a permit back, and lets one lane go on that waits for such a one.
+    fn give_back(&mut self, permit: &Permit) {
+        self.permits.give_back(permit);
+        let of_slow = if permit.is_slow { self.blocked_slow.pop_front() } else { None };
+        let of_host = self.blocked_hosts.get_mut(&permit.host).and_then(VecDeque::pop_front);
+        if self.blocked_hosts.get(&permit.host).is_some_and(VecDeque::is_empty) {
+            self.blocked_hosts.remove(&permit.host);
+        }
+        for id in [of_slow, of_host].into_iter().flatten() {
+            self.is_blocked.remove(&id);
             self.run(id);
         }
-        Ok(starts)
     }
 
     /// Lets one lane read and start attempts.
@@ -241,10 +284,13 @@ impl Core {
                 break;
             }
             let Some(pick) = lane.pick(now) else { break };
-            let Some(permit) = self.permits.take(&lane.host, lane.is_slow(now)) else {
-                lane.unpick(pick);
-                outcome = Turn::NoRoom;
-                break;
+            let permit = match self.permits.take(&lane.host, lane.is_slow(now)) {
+                Ok(permit) => permit,
+                Err(reason) => {
+                    lane.unpick(pick);
+                    outcome = Turn::NoRoom(reason);
+                    break;
+                }
             };
             let (event, is_retry) = match pick {
                 Pick::Fresh(event) => {
@@ -318,7 +364,8 @@ impl Core {
         let delivery = DeliveryId { subscription: id, event };
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let Some(flight) = lane.in_flight.remove(&event) else { return };
-        self.permits.give_back(&flight.permit);
+        self.give_back(&flight.permit);
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
         self.metrics.attempt(&report.exchange, report.duration);
         let verdict = judge(&report.exchange, &lane.knobs);
         let mut attempt = attempt_row(delivery, &flight, report);
@@ -465,17 +512,19 @@ impl Core {
                 outcomes.positions.push((id, row));
             }
             if lane.is_idle() {
+                if self.rested.len() < TARGETS_KEPT_MAX {
+                    self.rested.insert(id, (Arc::clone(&lane.target), now));
+                }
                 self.forget(id);
             }
         }
+        self.rested.retain(|_, (_, since)| now.since(*since) < TARGET_KEPT);
         Some(outcomes)
     }
 
     fn forget(&mut self, id: SubscriptionId) {
-        if let Some(lane) = self.lanes.remove(&id) {
-            if let Some(at) = lane.timer {
-                self.timers.remove(&(at, id));
-            }
+        if let Some(at) = self.lanes.remove(&id).and_then(|lane| lane.timer) {
+            self.timers.remove(&(at, id));
         }
     }
 
@@ -496,6 +545,7 @@ impl Core {
     pub fn changed(&mut self, subscription: Arc<Subscription>) {
         let id = subscription.id;
         self.matcher.insert(&subscription);
+        self.rested.remove(&id);
         let Some(lane) = self.lanes.get_mut(&id) else {
             // It was settled up to what was routed; from there on it is another one.
             let routed = self.routed;
@@ -514,7 +564,8 @@ impl Core {
             }
             lane.knobs = Arc::new(subscription.knobs());
             let host = url::Url::parse(&subscription.wishes.url).ok();
-            lane.host = host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default().into();
+            lane.host =
+                host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default().into();
         }
         lane.health = subscription.health;
         lane.subscription = subscription;
@@ -526,10 +577,10 @@ impl Core {
     /// A subscription was deleted; the store has closed what was open.
     pub fn deleted(&mut self, company: CompanyId, id: SubscriptionId) {
         self.matcher.remove(company, id);
-        if let Some(lane) = self.lanes.get(&id) {
-            for flight in lane.in_flight.values() {
-                self.permits.give_back(&flight.permit);
-            }
+        self.rested.remove(&id);
+        let flights = self.lanes.get_mut(&id).map(|lane| std::mem::take(&mut lane.in_flight)).unwrap_or_default();
+        for flight in flights.into_values() {
+            self.give_back(&flight.permit);
         }
         self.forget(id);
         self.dirty.remove(&id);
@@ -578,7 +629,8 @@ impl Core {
             let until = Position { created: cutoff.before(Duration::from_micros(1)), id: EventId(u64::MAX) };
             let mut has_range = false;
             if lane.position.created < cutoff && !lane.is_settled() {
-                let counted = self.store.count_matching(lane.subscription.company, lane.position, until, &lane.subscription.wishes.filter)?;
+                let counted =
+                    self.store.count_matching(lane.subscription.company, lane.position, until, &lane.subscription.wishes.filter)?;
                 let settled = lane.row().map_or(0, |row| row.settled.len()) as u64;
                 if let (Some(first), Some(last)) = (counted.first, counted.last) {
                     let count = counted.count.saturating_sub(settled);
@@ -621,7 +673,7 @@ enum Turn {
     /// It has more to start; others first.
     Again,
     /// It has more to start; there is no room now.
-    NoRoom,
+    NoRoom(NoRoom),
     /// It has nothing to start now.
     Done,
 }
