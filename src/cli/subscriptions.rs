@@ -41,7 +41,7 @@ pub enum Command {
 /// Options of `lutine subscription create`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("auth"), after_help = "\
-Here --url is the receiver's. Over the network LUTINE_URL names the daemon, and LUTINE_API_KEY the key.
+Here --url is the receiver's. Over the network LUTINE_URL and LUTINE_API_KEY name daemon and key.
 
 Overrides: body, contentType, signature, signatureHeader, successCodes, lenientSuccess,
 retryScheduleSeconds, timeoutSeconds, payloadAs, keepResponse.
@@ -49,7 +49,7 @@ retryScheduleSeconds, timeoutSeconds, payloadAs, keepResponse.
 Examples:
   lutine subscription create --url https://partner.example/hooks
   lutine subscription create --url https://partner.example/hooks --types 'claim.*,policy.bound'
-  lutine subscription create --url https://partner.example/hooks --profile envelope --ordering strict
+  lutine subscription create --url https://partner.example/hooks --profile envelope
   lutine subscription create --url https://partner.example/hooks --override timeoutSeconds=5 \\
     --override 'retryScheduleSeconds=[5,60,600]'
   lutine subscription create --url http://localhost:8081/ --name 'my sink' --start-from oldest")]
