@@ -37,13 +37,13 @@ const SUBSCRIPTION: SubscriptionId = SubscriptionId(0);
 /// Options of `lutine listen`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It forwards what is published from now on, one event after the other, each once. It goes on when the daemon is restarted.
-The URL is on this machine, or in a network of egress.allow.
+It forwards what is published from now on, one event after the other, each once, and goes on when the
+daemon is restarted. The URL is on this machine, or in a network of egress.allow.
 
 Examples:
   lutine listen --forward-to http://localhost:3000/webhooks
-  lutine listen --forward-to http://localhost:3000/webhooks --types 'claim.*' --secret whsec_...
-  lutine listen --url https://events.insurer.example --forward-to http://localhost:3000/webhooks")]
+  lutine listen --forward-to http://localhost:3000/ --types 'claim.*' --secret whsec_...
+  lutine listen --forward-to http://localhost:3000/ --url https://events.insurer.example")]
 pub struct Listen {
     /// Where to
     #[arg(long, value_name = "URL")]

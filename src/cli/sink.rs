@@ -18,10 +18,12 @@ use crate::http::{Received, Sink, SinkAnswer, SinkRules, Verdict};
 /// Options of `lutine sink`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It prints one line for each webhook. With a secret, a webhook that does not verify is answered 401 whatever --answer says.
+It prints one line for each webhook. With a secret, a webhook that does not verify is answered 401,
+whatever --answer says.
 
-Answers: a status such as 204, 429 (with Retry-After: 1) or 500; slow (waits longer than every time-out); drop (closes the
-connection without an answer). Of a list the first is for the first attempt of each webhook, and so on; the last one repeats.
+Answers: a status such as 204, 429 (with Retry-After: 1) or 500; slow (waits longer than 15 s); drop
+(closes the connection without an answer). Of a list the first is for the first attempt of each
+webhook, and so on; the last one repeats.
 
 Examples:
   lutine sink

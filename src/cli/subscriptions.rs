@@ -41,15 +41,17 @@ pub enum Command {
 /// Options of `lutine subscription create`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("auth"), after_help = "\
-Here --url is the receiver's. Over the network, LUTINE_URL and LUTINE_API_KEY name the daemon and the key.
+Here --url is the receiver's. Over the network LUTINE_URL and LUTINE_API_KEY name daemon and key.
 
-Overrides: body, contentType, signature, signatureHeader, successCodes, lenientSuccess, retryScheduleSeconds, timeoutSeconds,
-payloadAs, keepResponse.
+Overrides: body, contentType, signature, signatureHeader, successCodes, lenientSuccess,
+retryScheduleSeconds, timeoutSeconds, payloadAs, keepResponse.
 
 Examples:
   lutine subscription create --url https://partner.example/hooks
-  lutine subscription create --url https://partner.example/hooks --types 'claim.*,policy.bound' --profile envelope
-  lutine subscription create --url https://partner.example/hooks --override 'retryScheduleSeconds=[5,60,600]' --ordering strict
+  lutine subscription create --url https://partner.example/hooks --types 'claim.*,policy.bound'
+  lutine subscription create --url https://partner.example/hooks --profile envelope
+  lutine subscription create --url https://partner.example/hooks --override timeoutSeconds=5 \\
+    --override 'retryScheduleSeconds=[5,60,600]'
   lutine subscription create --url http://localhost:8081/ --name 'my sink' --start-from oldest")]
 pub struct Create {
     /// Where to: https, or http where egress.allow_http allows it

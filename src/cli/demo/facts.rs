@@ -274,7 +274,8 @@ mod tests {
 
     #[test]
     fn whatever_is_missing_is_named() {
-        let damages: [(fn(&mut Facts), &str); 9] = [
+        type Damage = fn(&mut Facts);
+        let damages: [(Damage, &str); 9] = [
             (|facts| facts.published.truncate(7), "7 of 8"),
             (|facts| facts.duplicate = None, "dedupe key"),
             (|facts| facts.pages.swap(0, 1), "reading back"),

@@ -20,6 +20,9 @@ use crate::daemon::{Daemon, Seams};
 pub const COMPANY: &str = "demo";
 const SCOPES: [&str; 5] = ["events:read", "events:write", "subscriptions:read", "subscriptions:write", "deliveries:read"];
 
+/// Bytes of the path of temporary files: the path of a socket, which lies below, has at most 107 (sun_path, unix(7)).
+const PLACE_BYTES_MAX: usize = 64;
+
 /// A directory that is removed when it is dropped.
 #[derive(Debug)]
 struct Folder(PathBuf);
@@ -28,7 +31,8 @@ impl Folder {
     fn make() -> io::Result<Self> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let path = std::env::temp_dir().join(format!("lutine-demo-{:016x}", u64::from_ne_bytes(random)));
+        let place = Some(std::env::temp_dir()).filter(|place| place.as_os_str().len() <= PLACE_BYTES_MAX);
+        let path = place.unwrap_or_else(|| PathBuf::from("/tmp")).join(format!("lutine-demo-{:016x}", u64::from_ne_bytes(random)));
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
