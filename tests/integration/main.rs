@@ -22,3 +22,4 @@ mod publish;
 mod rates;
 mod refusals;
 mod retention;
+mod subscriptions;
