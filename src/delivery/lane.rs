@@ -68,7 +68,7 @@ pub(super) struct Lane {
     pub owed: HashMap<EventId, RetryRow>,
     pub in_flight: HashMap<EventId, Flight>,
     pub health: Health,
-    rate: Rate,
+    pub rate: Rate,
     /// Alternates, so that neither fresh events nor retries starve.
     prefers_retry: bool,
     /// The ledger has a position row.
@@ -185,8 +185,12 @@ impl Lane {
     /// Forgets what was read and not attempted: another filter may apply to it, or nobody will attempt it for a while.
     pub fn reread(&mut self) {
         for event in self.waiting.drain(..) {
-            // An event that blocks stays owed by its row, and comes back when it is read again.
             self.slots.remove(&event.id);
+            // An event that blocks stays owed by its row, also when nothing takes it from the log again: another filter
+            // may not match it.
+            if let Some(row) = self.owed.get(&event.id) {
+                self.due.insert((row.due, event.id));
+            }
         }
         self.read_to = self.position;
         self.is_behind = true;
@@ -372,6 +376,12 @@ impl Lane {
         let probed = self.health.wakes_at().unwrap_or_default();
         // What is ready now waits for room, which is not a matter of time.
         Some(work.max(allowed).max(probed)).filter(|time| *time > now)
+    }
+
+    /// Owed events above the position that are not settled: those that block.
+    pub fn owed_above(&self) -> usize {
+        let is_settled = |event: &EventId| self.settled_before.contains(event) || self.slots.get(event).is_some_and(|slot| slot.is_settled);
+        self.owed.keys().filter(|event| **event > self.position.id && !is_settled(event)).count()
     }
 
     /// Whether its receiver must not hold up others.
