@@ -149,7 +149,15 @@ fn what_was_open_when_its_subscription_was_deleted_is_never_sent() {
     daemon.clock.advance(Duration::from_secs(60));
     rest();
     assert_eq!(receiver.count(), 3);
+    let cancelled = acme.delivery(1, 1);
+    assert_eq!((&cancelled["state"], cancelled["attempts"].as_array().unwrap().len()), (&json!("cancelled"), 1));
+    assert_eq!(cancelled["reason"], "the subscription was deleted");
     acme.send(&Request::new("POST", "/api/v1/deliveries/1-1/retry")).expect(404);
+    for unknown in ["1-4", "1-9", "2-1"] {
+        acme.get(&format!("/api/v1/deliveries/{unknown}")).expect(404);
+    }
+    daemon.company("bolt");
+    daemon.client(&daemon.key("bolt", &["admin"])).get("/api/v1/deliveries/1-1").expect(404);
 }
 
 #[test]
