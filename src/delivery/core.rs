@@ -650,11 +650,10 @@ impl Core {
             let until = Position { created: cutoff.before(Duration::from_micros(1)), id: EventId(u64::MAX) };
             let mut has_range = false;
             if lane.position.created < cutoff && !lane.is_settled() {
-                let counted =
-                    self.store.count_matching(lane.subscription.company, lane.position, until, &lane.subscription.wishes.filter)?;
-                let settled = lane.row().map_or(0, |row| row.settled.len()) as u64;
+                let from = lane.position.max(lane.expired_to);
+                let counted = self.store.count_matching(lane.subscription.company, from, until, &lane.subscription.wishes.filter)?;
                 if let (Some(first), Some(last)) = (counted.first, counted.last) {
-                    let count = counted.count.saturating_sub(settled);
+                    let count = counted.count.saturating_sub(lane.taken_between(from, last));
                     lane.pass_expired(last);
                     if count > 0 {
                         has_range = true;

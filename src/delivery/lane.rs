@@ -1,6 +1,7 @@
 //! A lane: what one subscription has to do. It exists only while there is something.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::permits::Permit;
@@ -55,6 +56,8 @@ pub(super) struct Lane {
     pub host: Arc<str>,
     /// Every matching event at or below it is settled.
     pub position: Position,
+    /// Of the events at or below it, only those under way have neither expired nor been settled.
+    pub expired_to: Position,
     /// Every matching event at or below it is in `slots` or settled.
     read_to: Position,
     /// More may lie above `read_to`.
@@ -88,6 +91,7 @@ impl Lane {
             target,
             host,
             position,
+            expired_to: Position::START,
             read_to: position,
             is_behind: true,
             slots: BTreeMap::new(),
@@ -334,6 +338,16 @@ impl Lane {
         true
     }
 
+    /// Events above `from`, up to `to`, that are settled or under way.
+    pub fn taken_between(&self, from: Position, to: Position) -> u64 {
+        if to <= from {
+            return 0;
+        }
+        let range = (Bound::Excluded(from.id), Bound::Included(to.id));
+        let is_taken = |(id, slot): &(&EventId, &Slot)| slot.is_settled || self.in_flight.contains_key(id);
+        (self.slots.range(range).filter(is_taken).count() + self.settled_before.range(range).count()) as u64
+    }
+
     /// Moves over events that have expired and were never attempted; `to` is the last of them.
     pub fn pass_expired(&mut self, to: Position) {
         let expired: Vec<EventId> =
@@ -346,6 +360,7 @@ impl Lane {
         if self.slots.is_empty() {
             self.read_to = self.read_to.max(to);
         }
+        self.expired_to = self.expired_to.max(to);
         self.advance();
     }
 

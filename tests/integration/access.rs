@@ -248,7 +248,7 @@ fn what_another_company_has_looks_like_what_nobody_has() {
     ];
     let strip = |answer: &Answer| {
         let text = answer.problem();
-        ["acme", "nope", "`1`", "`9`", "/2000", &format!("/{event}"), victim_id, "zzzzzzzzzzzz"]
+        [victim_id, "zzzzzzzzzzzz", "acme", "nope", "`1`", "`9`", "/2000", &format!("/{event}")]
             .iter()
             .fold(text, |text, name| text.replace(name, "?"))
     };

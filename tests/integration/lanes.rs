@@ -262,6 +262,26 @@ fn what_a_paused_subscription_never_got_expires_with_a_record() {
 }
 
 #[test]
+fn an_attempt_under_way_when_its_event_expires_is_counted_once_and_when_it_has_failed() {
+    let daemon = TestDaemon::with(|config| config.retention.days = 5.0 / 86_400.0);
+    let mut acme = daemon.subscriber();
+    let receiver = Receiver::new(|hook| if hook.event() == 1 { Reply::Hang } else { Reply::Status(204) });
+    acme.subscribe(&receiver.url(), &json!({"overrides": {"retryScheduleSeconds": [1000]}}));
+    publish(&mut acme, "a", 5);
+    daemon.wait("the others", || acme.delivery_list(1, "?state=delivered").len() == 4);
+    daemon.clock.advance(Duration::from_secs(6));
+    // The daemon looks for what has expired twice a second.
+    std::thread::sleep(Duration::from_millis(1_700));
+    assert_eq!(daemon.metric("lutine_deliveries_expired_total"), 0);
+    receiver.release();
+    wait_until("the record", || daemon.metric("lutine_deliveries_expired_total") == 1);
+    wait_until("its end", || acme.delivery_state(1, 1) == "expired");
+    let fresh = acme.publish(r#"{"type":"a"}"#);
+    daemon.wait("the next event", || acme.delivery_state(1, fresh) == "delivered");
+    assert_eq!(daemon.metric("lutine_deliveries_expired_total"), 1);
+}
+
+#[test]
 fn receivers_that_hang_do_not_hold_up_a_healthy_one() {
     let alone = {
         let daemon = TestDaemon::start();
