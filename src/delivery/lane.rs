@@ -1,6 +1,7 @@
 //! A lane: what one subscription has to do. It exists only while there is something.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::permits::Permit;
@@ -55,6 +56,8 @@ pub(super) struct Lane {
     pub host: Arc<str>,
     /// Every matching event at or below it is settled.
     pub position: Position,
+    /// Of the events at or below it, only those under way have neither expired nor been settled.
+    pub expired_to: Position,
     /// Every matching event at or below it is in `slots` or settled.
     read_to: Position,
     /// More may lie above `read_to`.
@@ -68,7 +71,7 @@ pub(super) struct Lane {
     pub owed: HashMap<EventId, RetryRow>,
     pub in_flight: HashMap<EventId, Flight>,
     pub health: Health,
-    rate: Rate,
+    pub rate: Rate,
     /// Alternates, so that neither fresh events nor retries starve.
     prefers_retry: bool,
     /// The ledger has a position row.
@@ -88,6 +91,7 @@ impl Lane {
             target,
             host,
             position,
+            expired_to: Position::START,
             read_to: position,
             is_behind: true,
             slots: BTreeMap::new(),
@@ -185,8 +189,12 @@ impl Lane {
     /// Forgets what was read and not attempted: another filter may apply to it, or nobody will attempt it for a while.
     pub fn reread(&mut self) {
         for event in self.waiting.drain(..) {
-            // An event that blocks stays owed by its row, and comes back when it is read again.
             self.slots.remove(&event.id);
+            // An event that blocks stays owed by its row, also when nothing takes it from the log again: another filter
+            // may not match it.
+            if let Some(row) = self.owed.get(&event.id) {
+                self.due.insert((row.due, event.id));
+            }
         }
         self.read_to = self.position;
         self.is_behind = true;
@@ -330,6 +338,16 @@ impl Lane {
         true
     }
 
+    /// Events above `from`, up to `to`, that are settled or under way.
+    pub fn taken_between(&self, from: Position, to: Position) -> u64 {
+        if to <= from {
+            return 0;
+        }
+        let range = (Bound::Excluded(from.id), Bound::Included(to.id));
+        let is_taken = |(id, slot): &(&EventId, &Slot)| slot.is_settled || self.in_flight.contains_key(id);
+        (self.slots.range(range).filter(is_taken).count() + self.settled_before.range(range).count()) as u64
+    }
+
     /// Moves over events that have expired and were never attempted; `to` is the last of them.
     pub fn pass_expired(&mut self, to: Position) {
         let expired: Vec<EventId> =
@@ -342,6 +360,7 @@ impl Lane {
         if self.slots.is_empty() {
             self.read_to = self.read_to.max(to);
         }
+        self.expired_to = self.expired_to.max(to);
         self.advance();
     }
 
@@ -372,6 +391,12 @@ impl Lane {
         let probed = self.health.wakes_at().unwrap_or_default();
         // What is ready now waits for room, which is not a matter of time.
         Some(work.max(allowed).max(probed)).filter(|time| *time > now)
+    }
+
+    /// Owed events above the position that are not settled: those that block.
+    pub fn owed_above(&self) -> usize {
+        let is_settled = |event: &EventId| self.settled_before.contains(event) || self.slots.get(event).is_some_and(|slot| slot.is_settled);
+        self.owed.keys().filter(|event| **event > self.position.id && !is_settled(event)).count()
     }
 
     /// Whether its receiver must not hold up others.

@@ -265,6 +265,9 @@ pub(super) fn write_position(transaction: &WriteTransaction, id: SubscriptionId,
     Ok(())
 }
 
+/// Why what was owed to a deleted subscription is cancelled.
+pub(super) const DELETED: &str = "the subscription was deleted";
+
 /// Closes all retries of a subscription as cancelled; how many there were.
 pub(super) fn cancel_retries(transaction: &WriteTransaction, id: SubscriptionId, at: Timestamp) -> Result<usize, StorageFault> {
     let mut retries = transaction.open_table(RETRIES)?;
@@ -277,7 +280,7 @@ pub(super) fn cancel_retries(transaction: &WriteTransaction, id: SubscriptionId,
             is_expired: false,
             at_us: at.as_micros(),
             created_us: row.created.as_micros(),
-            reason: "the subscription was deleted".to_owned(),
+            reason: DELETED.to_owned(),
             attempts: row.attempts,
         };
         closed.insert(key.value(), records::encode(&record)?.as_slice())?;
