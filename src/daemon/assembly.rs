@@ -48,7 +48,13 @@ pub(super) enum Role {
 /// Attempts in flight to one host and port, as a part of all: two receivers that hang leave room for others.
 const HOST_SHARE: usize = 2;
 
-fn start_engine(config: &Config, seams: &Seams, store: &Store, metrics: &Metrics, shutdown: &CancellationToken) -> Result<Engine, StartError> {
+fn start_engine(
+    config: &Config,
+    seams: &Seams,
+    store: &Store,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> Result<Engine, StartError> {
     let policy = Arc::new(ArcSwap::from_pointee(config.egress_policy()));
     let sender = Sender::new(policy, Arc::new(SystemResolver::default()), TrustedRoots::system())?;
     let all = config.delivery.concurrency_max;

@@ -34,7 +34,8 @@ impl Alert {
         let (kind, payload, key) = match self {
             Self::Exhausted { subscription, events } => {
                 let (first, last) = (events.iter().min()?, events.iter().max()?);
-                let payload = json!({"subscriptionId": subscription.0, "count": events.len(), "firstEventId": first.0, "lastEventId": last.0});
+                let payload =
+                    json!({"subscriptionId": subscription.0, "count": events.len(), "firstEventId": first.0, "lastEventId": last.0});
                 // A crash between the commit and its note in the ledger makes the daemon say it again, once.
                 let key = format!("lutine.delivery.exhausted:{subscription}:{first}:{last}:{}", events.len());
                 ("lutine.delivery.exhausted", payload, Some(key))

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
+use super::Alert;
 use super::lane::{Flight, Lane, Pick};
 use super::matcher::Matcher;
 use super::permits::{PermitLimits, Permits};
-use super::Alert;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
@@ -38,6 +38,10 @@ const TAIL_INTERVAL: Duration = Duration::from_secs(10);
 const TURN_MAX: usize = 8;
 /// Events that a lane reads ahead of its attempts, as a multiple of those it may have in flight.
 const AHEAD: usize = 2;
+/// How long the connections of a lane that has nothing to do are kept for its next event.
+const TARGET_KEPT: Duration = Duration::from_secs(60);
+/// Lanes whose connections are kept.
+const TARGETS_KEPT_MAX: usize = 1_024;
 /// At most one event about exhausted deliveries in this time for each subscription.
 const ALERT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -69,6 +73,8 @@ pub struct Core {
     faults: Faults,
     metrics: Arc<DeliveryMetrics>,
     lanes: HashMap<SubscriptionId, Lane>,
+    /// Of lanes that are gone: their connections, and since when they have had nothing to do.
+    rested: HashMap<SubscriptionId, (Arc<Target>, Timestamp)>,
     matcher: Matcher,
     /// Every event at or below it has woken the lanes that want it.
     routed: Position,
@@ -103,6 +109,7 @@ impl Core {
             faults,
             metrics,
             lanes: HashMap::new(),
+            rested: HashMap::new(),
             matcher: Matcher::default(),
             routed: state.settled_tail,
             recorded_tail: state.settled_tail,
@@ -140,9 +147,10 @@ impl Core {
         Ok(core)
     }
 
-    fn lane(&self, subscription: Arc<Subscription>, position: Position) -> Option<Lane> {
-        let target = match Target::new(&subscription) {
-            Ok(target) => Arc::new(target),
+    fn lane(&mut self, subscription: Arc<Subscription>, position: Position) -> Option<Lane> {
+        let rested = self.rested.remove(&subscription.id).map(|(target, _)| Ok(target));
+        let target = match rested.unwrap_or_else(|| Target::new(&subscription).map(Arc::new)) {
+            Ok(target) => target,
             Err(error) => {
                 // It was checked when it was created; only a change of the rules can make it wrong.
                 error!(subscription.id = %subscription.id, %error, "Subscription {} cannot be sent to: {error}", subscription.id);
@@ -167,6 +175,9 @@ impl Core {
     /// Wakes the lanes that want what was published since.
     fn route(&mut self) -> Result<(), ReadError> {
         let tail = self.store.tail();
+        if self.matcher.is_empty() {
+            self.routed = self.routed.max(tail);
+        }
         while self.routed < tail {
             let found = self.store.kinds_after(self.routed)?;
             let before = self.routed;
@@ -465,17 +476,19 @@ impl Core {
                 outcomes.positions.push((id, row));
             }
             if lane.is_idle() {
+                if self.rested.len() < TARGETS_KEPT_MAX {
+                    self.rested.insert(id, (Arc::clone(&lane.target), now));
+                }
                 self.forget(id);
             }
         }
+        self.rested.retain(|_, (_, since)| now.since(*since) < TARGET_KEPT);
         Some(outcomes)
     }
 
     fn forget(&mut self, id: SubscriptionId) {
-        if let Some(lane) = self.lanes.remove(&id) {
-            if let Some(at) = lane.timer {
-                self.timers.remove(&(at, id));
-            }
+        if let Some(at) = self.lanes.remove(&id).and_then(|lane| lane.timer) {
+            self.timers.remove(&(at, id));
         }
     }
 
@@ -496,6 +509,7 @@ impl Core {
     pub fn changed(&mut self, subscription: Arc<Subscription>) {
         let id = subscription.id;
         self.matcher.insert(&subscription);
+        self.rested.remove(&id);
         let Some(lane) = self.lanes.get_mut(&id) else {
             // It was settled up to what was routed; from there on it is another one.
             let routed = self.routed;
@@ -514,7 +528,8 @@ impl Core {
             }
             lane.knobs = Arc::new(subscription.knobs());
             let host = url::Url::parse(&subscription.wishes.url).ok();
-            lane.host = host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default().into();
+            lane.host =
+                host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default().into();
         }
         lane.health = subscription.health;
         lane.subscription = subscription;
@@ -526,6 +541,7 @@ impl Core {
     /// A subscription was deleted; the store has closed what was open.
     pub fn deleted(&mut self, company: CompanyId, id: SubscriptionId) {
         self.matcher.remove(company, id);
+        self.rested.remove(&id);
         if let Some(lane) = self.lanes.get(&id) {
             for flight in lane.in_flight.values() {
                 self.permits.give_back(&flight.permit);
@@ -578,7 +594,8 @@ impl Core {
             let until = Position { created: cutoff.before(Duration::from_micros(1)), id: EventId(u64::MAX) };
             let mut has_range = false;
             if lane.position.created < cutoff && !lane.is_settled() {
-                let counted = self.store.count_matching(lane.subscription.company, lane.position, until, &lane.subscription.wishes.filter)?;
+                let counted =
+                    self.store.count_matching(lane.subscription.company, lane.position, until, &lane.subscription.wishes.filter)?;
                 let settled = lane.row().map_or(0, |row| row.settled.len()) as u64;
                 if let (Some(first), Some(last)) = (counted.first, counted.last) {
                     let count = counted.count.saturating_sub(settled);

@@ -332,7 +332,8 @@ impl Lane {
 
     /// Moves over events that have expired and were never attempted; `to` is the last of them.
     pub fn pass_expired(&mut self, to: Position) {
-        let expired: Vec<EventId> = self.waiting.iter().filter(|event| event.created <= to.created && event.id <= to.id).map(|event| event.id).collect();
+        let expired: Vec<EventId> =
+            self.waiting.iter().filter(|event| event.created <= to.created && event.id <= to.id).map(|event| event.id).collect();
         self.waiting.retain(|event| !expired.contains(&event.id));
         for event in expired {
             self.owed.remove(&event);
@@ -346,9 +347,8 @@ impl Lane {
 
     /// Owed events that were created before this.
     pub fn owed_before(&self, cutoff: Timestamp) -> Vec<(EventId, RetryRow)> {
-        let is_over = |(event, row): (&EventId, &RetryRow)| {
-            (row.created < cutoff && !self.in_flight.contains_key(event)).then_some((*event, *row))
-        };
+        let is_over =
+            |(event, row): (&EventId, &RetryRow)| (row.created < cutoff && !self.in_flight.contains_key(event)).then_some((*event, *row));
         self.owed.iter().filter_map(is_over).collect()
     }
 

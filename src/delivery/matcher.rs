@@ -26,6 +26,11 @@ struct CompanyIndex {
 }
 
 impl Matcher {
+    /// Whether nobody wants anything.
+    pub fn is_empty(&self) -> bool {
+        self.companies.is_empty()
+    }
+
     /// Takes a subscription in, in place of what it was before.
     pub fn insert(&mut self, subscription: &Arc<Subscription>) {
         self.remove(subscription.company, subscription.id);

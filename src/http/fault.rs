@@ -220,6 +220,7 @@ impl From<PublishError> for Fault {
         match error {
             PublishError::UnknownType { .. } => of_type(Self::bad_request("unknown_type", detail)),
             PublishError::TypeNotAllowed { .. } => of_type(Self::new(StatusCode::FORBIDDEN, "type_not_allowed", detail)),
+            PublishError::Reserved { .. } => of_type(Self::bad_request("reserved_type", detail)),
             PublishError::Append(error) => error.into(),
         }
     }

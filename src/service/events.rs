@@ -14,7 +14,7 @@ use crate::domain::clock::Clock;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::{Cursor, Direction, Position};
 use crate::domain::event::{EventId, EventType, NewEvent, Receipt};
-use crate::domain::filter::TypeFilter;
+use crate::domain::filter::{OWN_PREFIX, TypeFilter};
 use crate::domain::key::Principal;
 use crate::domain::nearest::nearest;
 use crate::domain::text::escape_into;
@@ -42,6 +42,12 @@ pub enum PublishError {
     /// The key may publish other types only.
     #[error("this key may not publish events of type `{kind}`")]
     TypeNotAllowed {
+        /// The type as published.
+        kind: String,
+    },
+    /// The type is one of those that the daemon speaks for itself with.
+    #[error("types that begin with `{OWN_PREFIX}` are the daemon's own; `{kind}` cannot be published")]
+    Reserved {
         /// The type as published.
         kind: String,
     },
@@ -160,6 +166,9 @@ impl EventService {
     /// Checks the type against the catalogue and the key, and gives it the catalogue's spelling.
     fn check(&self, principal: &Principal, event: &mut NewEvent) -> Result<(), PublishError> {
         let given = event.kind.as_str();
+        if given.get(..OWN_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX)) {
+            return Err(PublishError::Reserved { kind: given.to_owned() });
+        }
         match self.catalog.find(given) {
             Some(entry) if entry.name != given => {
                 if let Ok(kind) = entry.name.parse::<EventType>() {

@@ -79,8 +79,7 @@ impl Services {
         let companies = CompanyService::new(store.clone());
         let environment = foundations.config.load().environment;
         let keys = KeyService::new(store.clone(), environment)?;
-        let subscriptions =
-            Arc::new(SubscriptionService::new(store.clone(), Arc::clone(&foundations.config), foundations.engine.clone()));
+        let subscriptions = Arc::new(SubscriptionService::new(store.clone(), Arc::clone(&foundations.config), foundations.engine.clone()));
         let deliveries = DeliveryService::new(store.clone(), Arc::clone(&subscriptions));
         Ok(Self(Arc::new(Parts { events, companies, keys, subscriptions, deliveries, foundations })))
     }

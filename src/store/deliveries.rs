@@ -151,6 +151,18 @@ pub struct Outcomes {
     pub settled_tail: Option<Position>,
 }
 
+impl Outcomes {
+    /// Whether the ledger has nothing to write.
+    fn is_of_attempts_only(&self) -> bool {
+        self.rows.is_empty()
+            && self.positions.is_empty()
+            && self.expired.is_empty()
+            && self.receivers.is_empty()
+            && self.announced.is_empty()
+            && self.settled_tail.is_none()
+    }
+}
+
 /// What the engine starts from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeliveryState {
@@ -585,6 +597,9 @@ impl Inner {
             self.ledger.write(|transaction| write_positions(transaction, outcomes))?;
         }
         self.append_attempts(&outcomes.attempts)?;
+        if outcomes.is_of_attempts_only() {
+            return Ok(());
+        }
         let changed = self.ledger.write(|transaction| {
             write_outcomes(transaction, outcomes, keeps_retries)?;
             let mut changed = Vec::new();

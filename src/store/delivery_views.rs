@@ -164,22 +164,25 @@ impl Inner {
         Ok(Some(DeliveryView { id, kind, state, attempts, next_due, reason }))
     }
 
-    /// Events of the company below `before` that the subscription may still be owed, newest first, at most `limit`.
+    /// Events of the company below `before` that the subscription may still be owed, newest first, at most `limit`; and
+    /// whether there are more of them.
     fn owed_below(
         &self,
         subscription: &Subscription,
         rows: &SubscriptionRows,
         before: EventId,
         limit: usize,
-    ) -> Result<Vec<LogEvent>, StorageFault> {
+    ) -> Result<(Vec<LogEvent>, bool), StorageFault> {
         let floor = rows.place.position;
-        let Some(above) = self.just_above(subscription.company, before)?.filter(|above| *above > floor) else { return Ok(Vec::new()) };
+        let Some(above) = self.just_above(subscription.company, before)?.filter(|above| *above > floor) else {
+            return Ok((Vec::new(), false));
+        };
         let filter = &subscription.wishes.filter;
         let query =
             PageQuery { company: subscription.company, start: Start::After(above), direction: Direction::Descending, limit, filter };
         let mut owed = Gatherer::new(&query, above, self.cutoff()).down_to(floor);
         self.walk_down(&self.segments.load_full(), &query, &mut owed)?;
-        Ok(owed.events)
+        Ok((owed.events, owed.more))
     }
 
     /// The place between the company's newest event below `before` and what follows it; none when there is no such event.
@@ -258,7 +261,9 @@ impl Inner {
             found.add(events.into_iter().map(|event| (event, None)), step);
         }
         if wants(&[Name::Pending]) {
-            let events = self.owed_below(query.subscription, rows, before, step)?;
+            let (events, has_more) = self.owed_below(query.subscription, rows, before, step)?;
+            // Large events end the list early.
+            let step = if has_more { events.len() } else { step };
             found.add(events.into_iter().map(|event| (event.id, Some(event))), step);
         }
         Ok(found)

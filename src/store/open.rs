@@ -38,8 +38,8 @@ pub enum OpenError {
     /// The secrets cannot be opened.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// A file of the log that the ledger knows is not there.
-    #[error("the file {name} is missing; the ledger says that it holds events. Put it back, or restore a backup")]
+    /// A file that the ledger knows is not there.
+    #[error("the file {name} is missing; the ledger says that it holds events or attempts. Put it back, or restore a backup")]
     MissingFile {
         /// Its path below the data directory.
         name: String,
@@ -479,6 +479,8 @@ impl StoreThreads {
         inner.maintenance_wake.notify_all();
         let _ended = self.maintenance.join();
         inner.ledger.stop();
+        // What goes wrong here has been reported.
+        let _settled = self.store.settle_attempts();
         // The last act at all: the ledger learns how far the log has come.
         if !inner.sink.has_failed()
             && let Err(fault) = inner.ledger.write(|_| Ok(()))

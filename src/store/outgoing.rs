@@ -287,6 +287,9 @@ impl Inner {
 
     fn count_matching(&self, company: CompanyId, after: Position, until: Position, filter: &TypeFilter) -> Result<Counted, StorageFault> {
         let mut counted = Counted::default();
+        if until <= after {
+            return Ok(counted);
+        }
         let list = self.segments.load_full();
         for segment in list.segments.iter().map(Segment::reads) {
             if segment.span().is_none_or(|(first, last)| last <= after || first > until) {

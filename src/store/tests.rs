@@ -53,6 +53,20 @@ fn actor() -> Actor {
     Actor { name: "local".to_owned(), request_id: None }
 }
 
+/// An event of a type, with `@` and its version.
+fn event(kind: &str) -> NewEvent {
+    let (kind, version) = kind.split_once('@').unwrap_or((kind, "1"));
+    NewEvent {
+        kind: kind.parse().unwrap(),
+        version: version.parse::<EventVersion>().unwrap(),
+        payload: "{\"a\":\"b\"}".to_owned(),
+        metadata: "{}".to_owned(),
+        dedupe_key: None,
+        references: None,
+        occurred_at: None,
+    }
+}
+
 fn filter(list: &str) -> TypeFilter {
     if list.is_empty() { TypeFilter::default() } else { TypeFilter::parse_list(list).unwrap() }
 }
@@ -127,22 +141,8 @@ impl Bench {
 
     /// Publishes events in one commit.
     fn publish(&self, events: &[(CompanyId, &str)]) -> Vec<Position> {
-        let appending: Vec<_> = events
-            .iter()
-            .map(|(company, kind)| {
-                let (kind, version) = kind.split_once('@').unwrap_or((kind, "1"));
-                let event = NewEvent {
-                    kind: kind.parse().unwrap(),
-                    version: version.parse::<EventVersion>().unwrap(),
-                    payload: "{\"a\":\"b\"}".to_owned(),
-                    metadata: "{}".to_owned(),
-                    dedupe_key: None,
-                    references: None,
-                    occurred_at: None,
-                };
-                self.store.append(self.store.prepare(*company, &event)).unwrap()
-            })
-            .collect();
+        let appending: Vec<_> =
+            events.iter().map(|(company, kind)| self.store.append(self.store.prepare(*company, &event(kind))).unwrap()).collect();
         self.store.turn().unwrap();
         self.advance(Duration::from_millis(10));
         let receipts = appending.into_iter().map(|one| now_or_never(one).unwrap());
@@ -669,6 +669,23 @@ fn a_long_list_is_whole_over_several_files_and_segments() {
     }
     let state = |event| if event > last.id.0 { DeliveryStateName::Pending } else { DeliveryStateName::Delivered };
     assert_eq!(found, (1..=370).rev().map(|event| (event, state(event))).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_list_of_large_events_is_whole_too() {
+    let bench = Bench::new();
+    let subscription = bench.subscribe("", Position::START);
+    let payload = format!("\"{}\"", "x".repeat(250_000));
+    for _ in 0..25 {
+        let event = NewEvent { payload: payload.clone(), ..event("claim.created") };
+        let appending = bench.store.append(bench.store.prepare(COMPANY, &event)).unwrap();
+        bench.store.turn().unwrap();
+        now_or_never(appending).unwrap();
+        while bench.store.maintain().unwrap() {}
+    }
+    let everything = TypeFilter::default();
+    let query = DeliveriesQuery { subscription: &subscription, state: None, filter: &everything, before: None, limit: 50 };
+    assert_eq!(bench.ids(&query), (1..=25).rev().collect::<Vec<_>>());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! JSON that enters and leaves the process, and nothing else of it.
 
 pub mod admin;
-pub mod events;
 pub mod deliveries;
+pub mod events;
 mod json;
 pub mod problem;
 pub mod publish;

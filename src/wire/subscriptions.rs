@@ -65,12 +65,8 @@ fn refused(pointer: &str, detail: impl Into<String>) -> Refusal {
 }
 
 fn object(body: &[u8]) -> Result<Object, Refusal> {
-    let broken = |error: serde_json::Error| Refusal {
-        code: "invalid_json",
-        pointer: None,
-        detail: format!("not JSON: {error}"),
-        offset: None,
-    };
+    let broken =
+        |error: serde_json::Error| Refusal { code: "invalid_json", pointer: None, detail: format!("not JSON: {error}"), offset: None };
     match serde_json::from_slice(body).map_err(broken)? {
         Value::Object(object) => Ok(object),
         _ => Err(Refusal { code: "not_an_object", pointer: None, detail: "a subscription is a JSON object".to_owned(), offset: None }),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::clock::START;
 use crate::support::daemon::TestDaemon;
-use crate::support::http::{Client, Request, problem};
+use crate::support::http::{Client, Request, at, problem};
 
 const EVENTS: &str = "/api/v1/events";
 
@@ -129,15 +129,25 @@ fn types_filter_without_case_by_prefix_and_by_version() {
 }
 
 #[test]
-fn own_events_are_seen_only_by_those_who_name_them() {
+fn own_events_are_seen_only_by_those_who_name_them_and_published_by_nobody() {
     let daemon = TestDaemon::start();
     let mut acme = daemon.acme();
-    publish_each(&daemon, &mut acme, &["a", "lutine.delivery.exhausted", "Lutine.Other", "b"]);
-    assert_eq!(acme.ids(""), [1, 4]);
-    assert_eq!(acme.ids("?order=desc"), [4, 1]);
-    assert_eq!(acme.ids("?types=lutine.*"), [2, 3]);
-    assert_eq!(acme.ids("?types=lutine.delivery.exhausted,a"), [1, 2]);
+    publish_each(&daemon, &mut acme, &["a"]);
+    let subscription = json!({"url": "http://127.0.0.1:9/", "types": ["nothing"], "profile": "standard"}).to_string();
+    let mut admin = daemon.client(&daemon.key("acme", &["admin"]));
+    admin.post("/api/v1/webhooks/subscriptions", subscription).expect(201);
+    admin.post("/api/v1/webhooks/subscriptions/1/test", "").expect(202);
+    publish_each(&daemon, &mut acme, &["b"]);
+    assert_eq!(acme.ids(""), [1, 3]);
+    assert_eq!(acme.ids("?order=desc"), [3, 1]);
+    assert_eq!(acme.ids("?types=lutine.*"), [2]);
+    assert_eq!(acme.ids("?types=lutine.subscription.test,a"), [1, 2]);
     assert_eq!(acme.get(&format!("{EVENTS}?limit=2")).header("x-paging-cursor"), None);
+    let detail = "types that begin with `lutine.` are the daemon's own; `Lutine.Other` cannot be published";
+    assert_eq!(
+        acme.post(EVENTS, r#"{"type":"Lutine.Other"}"#).problem(),
+        problem("400 Bad Request", "reserved_type", EVENTS, detail, &at("/type", detail))
+    );
 }
 
 #[test]

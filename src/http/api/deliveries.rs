@@ -1,5 +1,6 @@
 //! The delivery log.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use axum::http::StatusCode;
@@ -91,15 +92,13 @@ pub(in crate::http) async fn list(call: Call) -> Result<Response, Fault> {
     let states = DeliveryStateName::ALL.map(|state| (state.as_str(), state));
     let request = DeliveriesRequest {
         state: query.word("state", &states)?,
-        filter: query
-            .parsed("types", |text| TypeFilter::parse_list(text).map_err(|error| error.to_string()))?
-            .unwrap_or_default(),
+        filter: query.parsed("types", |text| TypeFilter::parse_list(text).map_err(|error| error.to_string()))?.unwrap_or_default(),
         cursor: query.text("cursor").map(str::to_owned),
         limit: query.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT),
     };
     let page = call.services.deliveries.list(&subscription, &request)?;
     let shapes: Vec<DeliveryShape> = page.deliveries.iter().map(|view| shape(view, None)).collect();
-    let mut response = json(StatusCode::OK, &json!({ "deliveries": shapes }))?;
+    let mut response = json(StatusCode::OK, &BTreeMap::from([("deliveries", shapes)]))?;
     if let Some(cursor) = page.paging.and_then(|cursor| HeaderValue::try_from(cursor).ok()) {
         response.headers_mut().insert(X_PAGING_CURSOR, cursor);
     }

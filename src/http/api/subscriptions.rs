@@ -2,6 +2,8 @@
 
 use axum::http::StatusCode;
 use axum::response::Response;
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use crate::domain::subscription::{Subscription, SubscriptionId};
@@ -59,7 +61,7 @@ pub(in crate::http) async fn list(call: Call) -> Result<Response, Fault> {
     for subscription in services.subscriptions.list(company) {
         shapes.push(shape(&services, &subscription).await?);
     }
-    json(StatusCode::OK, &json!({ "subscriptions": shapes }))
+    json(StatusCode::OK, &BTreeMap::from([("subscriptions", shapes)]))
 }
 
 /// `GET /api/v1/webhooks/subscriptions/{id}`
