@@ -155,7 +155,9 @@ impl Daemon {
     }
 
     fn end_at_once(&mut self) {
-        if let Ok(Some(status)) = self.child.try_wait() {
+        if let Ok(Some(status)) = self.child.try_wait()
+            && !status.success()
+        {
             let said = std::fs::read_to_string(self.data_dir.with_extension("stderr")).unwrap_or_default();
             eprintln!("the daemon had ended by itself with {status}:\n{said}");
         }
