@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::Alert;
 use super::lane::{Flight, Lane, Pick};
 use super::matcher::Matcher;
-use super::permits::{PermitLimits, Permits};
+use super::permits::{NoRoom, Permit, PermitLimits, Permits};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
@@ -84,6 +84,10 @@ pub struct Core {
     permits: Permits,
     runnable: VecDeque<SubscriptionId>,
     is_runnable: HashSet<SubscriptionId>,
+    /// Lanes of slow receivers that wait until one of these gives a permit back; likewise by host.
+    blocked_slow: VecDeque<SubscriptionId>,
+    blocked_hosts: HashMap<Arc<str>, VecDeque<SubscriptionId>>,
+    is_blocked: HashSet<SubscriptionId>,
     timers: BTreeSet<(Timestamp, SubscriptionId)>,
     /// Lanes whose position is not what the ledger says.
     dirty: HashSet<SubscriptionId>,
@@ -117,6 +121,9 @@ impl Core {
             permits: Permits::new(limits),
             runnable: VecDeque::new(),
             is_runnable: HashSet::new(),
+            blocked_slow: VecDeque::new(),
+            blocked_hosts: HashMap::new(),
+            is_blocked: HashSet::new(),
             timers: BTreeSet::new(),
             dirty: HashSet::new(),
             outcomes: Outcomes::default(),
@@ -218,20 +225,45 @@ impl Core {
             self.run(id);
         }
         let mut starts = Vec::new();
-        let mut blocked = Vec::new();
-        while let Some(id) = self.runnable.pop_front() {
+        // With all permits out the others keep their places in the queue.
+        while !self.permits.are_out()
+            && let Some(id) = self.runnable.pop_front()
+        {
             self.is_runnable.remove(&id);
             match self.turn(id, now, &mut starts)? {
                 Turn::Again => self.run(id),
-                Turn::NoRoom => blocked.push(id),
+                Turn::NoRoom(reason) => self.block(id, reason),
                 Turn::Done => {}
             }
         }
-        // They go on when an attempt ends and gives its permit back.
-        for id in blocked {
+        Ok(starts)
+    }
+
+    /// A lane goes on when there is room again for its kind.
+    fn block(&mut self, id: SubscriptionId, reason: NoRoom) {
+        let Some(lane) = self.lanes.get(&id) else { return };
+        match reason {
+            NoRoom::All => self.run(id),
+            NoRoom::Slow if self.is_blocked.insert(id) => self.blocked_slow.push_back(id),
+            NoRoom::Host if self.is_blocked.insert(id) => {
+                self.blocked_hosts.entry(Arc::clone(&lane.host)).or_default().push_back(id);
+            }
+            NoRoom::Slow | NoRoom::Host => {}
+        }
+    }
+
+    /// Takes a permit back, and lets one lane go on that waits for such a one.
+    fn give_back(&mut self, permit: &Permit) {
+        self.permits.give_back(permit);
+        let of_slow = if permit.is_slow { self.blocked_slow.pop_front() } else { None };
+        let of_host = self.blocked_hosts.get_mut(&permit.host).and_then(VecDeque::pop_front);
+        if self.blocked_hosts.get(&permit.host).is_some_and(VecDeque::is_empty) {
+            self.blocked_hosts.remove(&permit.host);
+        }
+        for id in [of_slow, of_host].into_iter().flatten() {
+            self.is_blocked.remove(&id);
             self.run(id);
         }
-        Ok(starts)
     }
 
     /// Lets one lane read and start attempts.
@@ -252,10 +284,13 @@ impl Core {
                 break;
             }
             let Some(pick) = lane.pick(now) else { break };
-            let Some(permit) = self.permits.take(&lane.host, lane.is_slow(now)) else {
-                lane.unpick(pick);
-                outcome = Turn::NoRoom;
-                break;
+            let permit = match self.permits.take(&lane.host, lane.is_slow(now)) {
+                Ok(permit) => permit,
+                Err(reason) => {
+                    lane.unpick(pick);
+                    outcome = Turn::NoRoom(reason);
+                    break;
+                }
             };
             let (event, is_retry) = match pick {
                 Pick::Fresh(event) => {
@@ -329,7 +364,8 @@ impl Core {
         let delivery = DeliveryId { subscription: id, event };
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let Some(flight) = lane.in_flight.remove(&event) else { return };
-        self.permits.give_back(&flight.permit);
+        self.give_back(&flight.permit);
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
         self.metrics.attempt(&report.exchange, report.duration);
         let verdict = judge(&report.exchange, &lane.knobs);
         let mut attempt = attempt_row(delivery, &flight, report);
@@ -542,10 +578,9 @@ impl Core {
     pub fn deleted(&mut self, company: CompanyId, id: SubscriptionId) {
         self.matcher.remove(company, id);
         self.rested.remove(&id);
-        if let Some(lane) = self.lanes.get(&id) {
-            for flight in lane.in_flight.values() {
-                self.permits.give_back(&flight.permit);
-            }
+        let flights = self.lanes.get_mut(&id).map(|lane| std::mem::take(&mut lane.in_flight)).unwrap_or_default();
+        for flight in flights.into_values() {
+            self.give_back(&flight.permit);
         }
         self.forget(id);
         self.dirty.remove(&id);
@@ -638,7 +673,7 @@ enum Turn {
     /// It has more to start; others first.
     Again,
     /// It has more to start; there is no room now.
-    NoRoom,
+    NoRoom(NoRoom),
     /// It has nothing to start now.
     Done,
 }

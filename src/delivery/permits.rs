@@ -14,8 +14,19 @@ pub struct PermitLimits {
 /// A permit that was given out; to be returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Permit {
-    is_slow: bool,
-    host: std::sync::Arc<str>,
+    pub is_slow: bool,
+    pub host: std::sync::Arc<str>,
+}
+
+/// Why there is no permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// All are out.
+    All,
+    /// Slow receivers have all that they may have.
+    Slow,
+    /// The host has all that it may have.
+    Host,
 }
 
 /// The permits of the daemon.
@@ -38,17 +49,28 @@ impl Permits {
         self.out
     }
 
+    /// Whether every permit is out.
+    pub fn are_out(&self) -> bool {
+        self.out >= self.limits.all
+    }
+
     /// A permit, if there is room. All slow receivers together get a quarter of the room at most.
-    pub fn take(&mut self, host: &std::sync::Arc<str>, is_slow: bool) -> Option<Permit> {
+    pub fn take(&mut self, host: &std::sync::Arc<str>, is_slow: bool) -> Result<Permit, NoRoom> {
         let slow_max = (self.limits.all / 4).max(1);
         let to_host = self.hosts.get(host).copied().unwrap_or(0);
-        if self.out >= self.limits.all || to_host >= self.limits.per_host || (is_slow && self.slow >= slow_max) {
-            return None;
+        if self.are_out() {
+            return Err(NoRoom::All);
+        }
+        if is_slow && self.slow >= slow_max {
+            return Err(NoRoom::Slow);
+        }
+        if to_host >= self.limits.per_host {
+            return Err(NoRoom::Host);
         }
         self.out += 1;
         self.slow += usize::from(is_slow);
         *self.hosts.entry(std::sync::Arc::clone(host)).or_default() += 1;
-        Some(Permit { is_slow, host: std::sync::Arc::clone(host) })
+        Ok(Permit { is_slow, host: std::sync::Arc::clone(host) })
     }
 
     /// Takes a permit back.
@@ -78,21 +100,24 @@ mod tests {
     fn slow_receivers_share_a_quarter() {
         let mut permits = permits();
         let hosts: Vec<std::sync::Arc<str>> = (0..10).map(|number| format!("h{number}").into()).collect();
-        let taken: Vec<_> = hosts.iter().filter_map(|host| permits.take(host, true)).collect();
+        let taken: Vec<_> = hosts.iter().filter_map(|host| permits.take(host, true).ok()).collect();
         assert_eq!(taken.len(), 2);
-        assert_eq!(hosts.iter().filter_map(|host| permits.take(host, false)).count(), 6);
+        assert_eq!(permits.take(&hosts[9], true), Err(NoRoom::Slow));
+        assert_eq!(hosts.iter().filter_map(|host| permits.take(host, false).ok()).count(), 6);
         assert_eq!(permits.in_flight(), 8);
         permits.give_back(&taken[0]);
-        assert!(permits.take(&hosts[9], true).is_some());
+        assert!(permits.take(&hosts[9], true).is_ok());
+        assert_eq!(permits.take(&hosts[9], false), Err(NoRoom::All));
     }
 
     #[test]
     fn a_host_has_a_cap_of_its_own() {
         let mut permits = permits();
         let host = "one".into();
-        let taken: Vec<_> = (0..6).filter_map(|_| permits.take(&host, false)).collect();
+        let taken: Vec<_> = (0..6).filter_map(|_| permits.take(&host, false).ok()).collect();
         assert_eq!(taken.len(), 4);
         permits.give_back(&taken[0]);
-        assert!(permits.take(&host, false).is_some());
+        assert!(permits.take(&host, false).is_ok());
+        assert_eq!(permits.take(&host, false), Err(NoRoom::Host));
     }
 }
