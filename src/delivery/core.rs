@@ -363,6 +363,12 @@ impl Core {
         [timer, record, announce, tail].into_iter().flatten().min().map(|at| at.max(now))
     }
 
+    /// Whether anybody wants anything.
+    #[must_use]
+    pub fn has_subscriptions(&self) -> bool {
+        !self.matcher.is_empty()
+    }
+
     /// Subscriptions that have something to do.
     #[must_use]
     pub fn lanes(&self) -> usize {

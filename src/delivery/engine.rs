@@ -275,7 +275,8 @@ impl Driver {
                 }
                 Some(command) = commands.recv() => self.obey(command),
                 Some((alert, is_stored)) = told.recv() => self.hear(alert, is_stored),
-                _ = tail.changed(), if pause.is_none() => {}
+                // Without subscriptions nobody is woken by what is published.
+                _ = tail.changed(), if pause.is_none() && self.core.has_subscriptions() => {}
                 () = nap => {}
             }
             // Finished tasks have said so; their handles are only to be dropped.

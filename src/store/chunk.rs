@@ -33,12 +33,9 @@ pub(super) const fn run_capacity(power: u32) -> usize {
     4096 * (1 << power) - 64
 }
 
-/// The longest chunk of more than one event in an open segment: what a commit writes for a few events must be small.
+/// The longest chunk of more than one event. Larger ones make pages cheaper and single events dearer: a reader takes
+/// whole chunks from the operating system's cache, and copying them is what a cold read costs.
 pub(super) const CHUNK_BYTES_MAX: usize = run_capacity(2);
-
-/// The longest chunk of more than one event in a sealed segment. A page of fifty events of 1 KiB lies in two or three of
-/// them, and a file has half as many keys, so that its branch pages stay in a small cache.
-pub(super) const SEALED_CHUNK_BYTES_MAX: usize = run_capacity(3);
 
 /// The longest value written as one row; longer chunks are continued in rows of `parts`.
 const PART_POWER_MAX: u32 = 6;

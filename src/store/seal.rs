@@ -8,7 +8,7 @@ use twox_hash::XxHash3_64;
 
 use super::StorageFault;
 use super::bloom::Bloom;
-use super::chunk::{Chunk, ChunkBuilder, Entry, HEADER_BYTES, SEALED_CHUNK_BYTES_MAX, part_lengths};
+use super::chunk::{CHUNK_BYTES_MAX, Chunk, ChunkBuilder, Entry, HEADER_BYTES, part_lengths};
 use super::disk::{Disk, FileStorage, OpenMode, Unsynced};
 use super::faults::Faults;
 use super::live::{self, LiveSegment};
@@ -95,7 +95,7 @@ pub(super) fn insert_chunks<'a>(
         let Some(first) = chunk.record(0) else { continue };
         let key = chunk_key(first.created, first.id);
         let bytes = chunk.bytes();
-        if bytes.len() <= SEALED_CHUNK_BYTES_MAX {
+        if bytes.len() <= CHUNK_BYTES_MAX {
             cursor.insert_before(key, bytes.as_ref())?;
             continue;
         }
@@ -127,7 +127,7 @@ struct CompanyWriter<'a> {
 
 impl CompanyWriter<'_> {
     fn push(&mut self, entry: &Entry<'_>) -> Result<(), StorageFault> {
-        if self.builder.first().is_some() && self.builder.length() + entry.bytes() > SEALED_CHUNK_BYTES_MAX {
+        if self.builder.first().is_some() && self.builder.length() + entry.bytes() > CHUNK_BYTES_MAX {
             self.flush()?;
         }
         self.builder.push(entry);
@@ -275,7 +275,7 @@ fn census(database: &Database, number: u64) -> Result<Census, StorageFault> {
 
 /// Cuts a company's events of one commit into chunks: full ones first, and a rest that wastes little of its pages.
 pub(super) fn chunk_target(rest: usize) -> usize {
-    use super::chunk::{CHUNK_BYTES_MAX, run_capacity};
+    use super::chunk::run_capacity;
     let rest = rest + HEADER_BYTES;
     match rest {
         rest if rest > run_capacity(1) + run_capacity(0) => CHUNK_BYTES_MAX,
