@@ -272,7 +272,8 @@ fn an_attempt_under_way_when_its_event_expires_is_counted_once_and_when_it_has_f
     assert_eq!(daemon.metric("lutine_deliveries_expired_total"), 0);
     receiver.release();
     wait_until("the record", || daemon.metric("lutine_deliveries_expired_total") == 1);
-    wait_until("its end", || acme.delivery_state(1, 1) == "expired");
+    wait_until("the record on disk", || acme.get("/api/v1/deliveries/1-1").status == 200);
+    assert_eq!(acme.delivery_state(1, 1), "expired");
     let fresh = acme.publish(r#"{"type":"a"}"#);
     daemon.wait("the next event", || acme.delivery_state(1, fresh) == "delivered");
     assert_eq!(daemon.metric("lutine_deliveries_expired_total"), 1);
