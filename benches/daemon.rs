@@ -108,10 +108,21 @@ impl Daemon {
         panic!("SIGTERM did not end the daemon within {PATIENCE:?}");
     }
 
-    /// Makes a company and a key that publishes and reads for it.
+    /// Ends it in an orderly way and starts it again.
+    pub fn restart(self, options: Options) -> Self {
+        let data_dir = self.data_dir.clone();
+        self.stop();
+        Self::start(&data_dir, options)
+    }
+
+    /// Makes a company and a key that publishes, reads and subscribes for it.
     pub fn make_key(&self) -> String {
         ask(&self.data_dir, &["company", "create", "--slug", "bench", "--name", "Bench"]);
-        let made = ask(&self.data_dir, &["key", "create", "--company", "bench", "--scope", "events:write", "--scope", "events:read"]);
+        let mut arguments = vec!["key", "create", "--company", "bench"];
+        for scope in ["events:write", "events:read", "subscriptions:write", "subscriptions:read"] {
+            arguments.extend(["--scope", scope]);
+        }
+        let made = ask(&self.data_dir, &arguments);
         made["key"].as_str().expect("`key create` prints the key").to_owned()
     }
 
@@ -144,6 +155,12 @@ impl Daemon {
     }
 
     fn end_at_once(&mut self) {
+        if let Ok(Some(status)) = self.child.try_wait()
+            && !status.success()
+        {
+            let said = std::fs::read_to_string(self.data_dir.with_extension("stderr")).unwrap_or_default();
+            eprintln!("the daemon had ended by itself with {status}:\n{said}");
+        }
         // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -198,6 +215,7 @@ fn lutine(data_dir: &Path, arguments: &[&str]) -> Command {
         ("LUTINE_LOG__FILTER", "warn"),
         ("LUTINE_LOG__FORMAT", "text"),
         ("LUTINE_TELEMETRY__METRICS_OPEN", "true"),
+        ("LUTINE_DELIVERY__PER_SUBSCRIPTION_MAX", "64"),
         ("LUTINE_RATE_LIMITS__READ_PER_MINUTE", "0"),
         ("LUTINE_RATE_LIMITS__WRITE_PER_MINUTE", "0"),
         ("LUTINE_RATE_LIMITS__ADMIN_PER_MINUTE", "0"),

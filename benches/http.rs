@@ -144,7 +144,16 @@ pub fn post_head(path: &str, key: &str, content_type: &str, length: usize) -> St
     )
 }
 
-/// A connection for single calls outside the measured runs; ends the bench at any answer but 200.
+/// The bytes of a call with a body of JSON, which may be empty.
+pub fn call(method: &str, path: &str, key: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {key}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// A connection for single calls outside the measured runs; ends the bench at any answer but the one that is expected.
 pub struct Client {
     stream: TcpStream,
     key: String,
@@ -159,8 +168,18 @@ impl Client {
         Self { stream, key: key.to_owned(), reply: Reply::default() }
     }
 
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     pub fn get(&mut self, path: &str) -> &Reply {
-        self.stream.write_all(&get(path, &self.key)).expect("a request is sent");
+        let request = get(path, &self.key);
+        self.send(&request, 200)
+    }
+
+    /// Sends prepared bytes.
+    pub fn send(&mut self, request: &[u8], status: u16) -> &Reply {
+        self.stream.write_all(request).expect("a request is sent");
         self.reply.clear();
         while !self.reply.is_complete() {
             let buffer = self.reply.buffer();
@@ -168,9 +187,13 @@ impl Client {
             buffer.resize(buffer.capacity(), 0);
             let count = self.stream.read(&mut buffer[filled..]).expect("a reply within a minute");
             buffer.truncate(filled + count);
-            assert!(count > 0, "GET {path}: the server closed the connection");
+            assert!(count > 0, "{}: the server closed the connection", first_line(request));
         }
-        assert!(self.reply.status() == 200, "GET {path} answered {}", self.reply.describe());
+        assert!(self.reply.status() == status, "{} answered {}", first_line(request), self.reply.describe());
         &self.reply
     }
+}
+
+fn first_line(request: &[u8]) -> String {
+    String::from_utf8_lossy(request).lines().next().unwrap_or_default().to_owned()
 }

@@ -1,4 +1,5 @@
-//! Benches of the real daemon, against limits that are measured in the same run: a null HTTP server and an append-only file.
+//! Benches of the real daemon, against limits that are measured in the same run: a null HTTP server, a bare HTTP client
+//! and an append-only file.
 //!
 //! `cargo bench` runs all of them, `cargo bench -- publish page` only some; see [`settings::USAGE`].
 #![expect(
@@ -10,20 +11,27 @@
     reason = "a bench that meets the unexpected ends at once, with the place"
 )]
 
+mod bare;
+mod clock;
 mod daemon;
 mod day;
 mod disk;
 mod groups;
+mod helper;
 mod histogram;
 mod http;
 mod insurance;
 mod load;
 mod null;
+mod paced;
 mod process;
 mod report;
 mod requests;
 mod settings;
+mod sick;
+mod sink;
 mod store;
+mod subscriptions;
 
 use std::process::ExitCode;
 
@@ -33,6 +41,14 @@ use settings::{Group, Settings, USAGE};
 fn main() -> ExitCode {
     if let Some(answer) = null::asked_for() {
         null::serve(&answer);
+        return ExitCode::SUCCESS;
+    }
+    if let Some(count) = sick::asked_for() {
+        sick::serve(count);
+        return ExitCode::SUCCESS;
+    }
+    if sink::asked_for() {
+        sink::serve();
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -62,6 +78,11 @@ fn main() -> ExitCode {
                 Group::Open => groups::open::run(&mut bench),
                 Group::Seal => groups::seal::run(&mut bench),
                 Group::Disk => groups::disk::run(&mut bench),
+                Group::Deliver => groups::deliver::run(&mut bench),
+                Group::Fanout => groups::deliver::run_fanout(&mut bench),
+                Group::Backlog => groups::deliver::run_backlog(&mut bench),
+                Group::Idle => groups::idle::run(&mut bench),
+                Group::Sick => groups::sick::run(&mut bench),
             }
         }
     }

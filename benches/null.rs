@@ -3,10 +3,8 @@
 //! It runs as a process of its own (this executable again), so that its processor time is its own.
 
 use std::convert::Infallible;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -18,6 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
+use crate::helper::{Helper, greet};
 use crate::process::Process;
 
 /// Names the file with the answer to a GET; its presence makes this executable the server.
@@ -27,9 +26,10 @@ const RECEIPT: &[u8] = br#"{"id":1042,"createdUtc":"2026-11-22T10:30:00.123456Z"
 
 /// A running null server; ends when dropped.
 pub struct Null {
-    child: Child,
     pub address: SocketAddr,
     pub process: Process,
+    /// Ends it.
+    _helper: Helper,
 }
 
 impl Null {
@@ -37,25 +37,9 @@ impl Null {
     pub fn start(directory: &Path, answer: &[u8]) -> Self {
         let file = directory.join("null-answer");
         std::fs::write(&file, answer).expect("the null server's answer is written");
-        let mut child = Command::new(std::env::current_exe().expect("this executable"))
-            .env(ANSWER_VARIABLE, &file)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the null server starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().parse().expect("the null server prints its address");
-        let process = Process::new(child.id());
-        Self { child, address, process }
-    }
-}
-
-impl Drop for Null {
-    fn drop(&mut self) {
-        // Both fail only if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let helper = Helper::start(ANSWER_VARIABLE, &file);
+        let address = helper.greeting.parse().expect("the null server prints its address");
+        Self { address, process: helper.process, _helper: helper }
     }
 }
 
@@ -64,18 +48,13 @@ pub fn asked_for() -> Option<PathBuf> {
     std::env::var_os(ANSWER_VARIABLE).map(PathBuf::from)
 }
 
-/// Serves until standard input closes, which it does when the bench ends in whatever way.
+/// Serves until the bench ends.
 pub fn serve(answer_file: &Path) {
     let answer = Bytes::from(std::fs::read(answer_file).expect("the null server's answer is read"));
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(0);
-    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        println!("{}", listener.local_addr().unwrap());
-        std::io::stdout().flush().unwrap();
+        greet(&listener.local_addr().unwrap().to_string());
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
             stream.set_nodelay(true).unwrap();

@@ -15,10 +15,29 @@ pub enum Group {
     Open,
     Seal,
     Disk,
+    Deliver,
+    Fanout,
+    Backlog,
+    Idle,
+    Sick,
 }
 
 impl Group {
-    pub const ALL: [Self; 8] = [Self::Limits, Self::Page, Self::Get, Self::Filtered, Self::Publish, Self::Open, Self::Seal, Self::Disk];
+    pub const ALL: [Self; 13] = [
+        Self::Limits,
+        Self::Page,
+        Self::Get,
+        Self::Filtered,
+        Self::Publish,
+        Self::Open,
+        Self::Seal,
+        Self::Disk,
+        Self::Deliver,
+        Self::Fanout,
+        Self::Backlog,
+        Self::Idle,
+        Self::Sick,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -30,6 +49,11 @@ impl Group {
             Self::Open => "open",
             Self::Seal => "seal",
             Self::Disk => "disk",
+            Self::Deliver => "deliver",
+            Self::Fanout => "fanout",
+            Self::Backlog => "backlog",
+            Self::Idle => "idle",
+            Self::Sick => "sick",
         }
     }
 }
@@ -41,6 +65,10 @@ pub struct Settings {
     pub events: u64,
     /// Events of the day's mixture.
     pub day_events: u64,
+    /// Webhooks of one round.
+    pub deliveries: u64,
+    /// Idle subscriptions, where there are many.
+    pub subscriptions: u64,
     /// How often each contestant runs; figures are medians.
     pub rounds: usize,
     /// Length of one round of one contestant.
@@ -48,9 +76,11 @@ pub struct Settings {
 }
 
 pub const USAGE: &str = "usage: cargo bench [-- GROUP...]
-groups: page get filtered publish open seal disk (default: these); limits (the limits alone)
+groups: page get filtered publish open seal disk deliver fanout backlog idle sick (default: these); limits (the limits alone)
 environment: LUTINE_BENCH_EVENTS (300000) events in the large store; the small one has a tenth
              LUTINE_BENCH_DAY_EVENTS (60000) events of the day's mixture
+             LUTINE_BENCH_DELIVERIES (20000) webhooks of one round
+             LUTINE_BENCH_SUBSCRIPTIONS (10000) idle subscriptions; 100000 take a minute or two to make
              LUTINE_BENCH_ROUNDS (5) and LUTINE_BENCH_SECONDS (1.2) rounds of each contestant and their length";
 
 impl Settings {
@@ -71,11 +101,16 @@ impl Settings {
             groups,
             events: variable("LUTINE_BENCH_EVENTS", 300_000)?,
             day_events: variable("LUTINE_BENCH_DAY_EVENTS", 60_000)?,
+            deliveries: variable("LUTINE_BENCH_DELIVERIES", 20_000)?,
+            subscriptions: variable("LUTINE_BENCH_SUBSCRIPTIONS", 10_000)?,
             rounds: variable("LUTINE_BENCH_ROUNDS", 5)?,
             round: Duration::try_from_secs_f64(variable("LUTINE_BENCH_SECONDS", 1.2)?).map_err(|error| error.to_string())?,
         };
         if settings.events < 100_000 || settings.day_events < 1_000 || settings.rounds == 0 {
             return Err("at least 100000 events, 1000 events of the day and 1 round are needed".to_owned());
+        }
+        if settings.deliveries < 2_000 || settings.subscriptions == 0 {
+            return Err("at least 2000 deliveries and 1 subscription are needed".to_owned());
         }
         Ok(settings)
     }

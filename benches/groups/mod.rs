@@ -1,11 +1,14 @@
 //! The groups of measurements, and what they share.
 
+pub mod deliver;
 pub mod disk;
+pub mod idle;
 pub mod limits;
 pub mod open;
 pub mod publish;
 pub mod read;
 pub mod seal;
+pub mod sick;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -6,14 +6,22 @@
 mod batch;
 mod companies;
 mod config;
+mod deliveries;
+mod demo;
 mod events;
 mod failure;
+mod follow;
+mod interruption;
 mod keys;
+mod listen;
 mod options;
 mod output;
 mod pointer;
+mod secret;
 mod serve;
 mod settings;
+mod sink;
+mod subscriptions;
 mod tail;
 mod transport;
 mod trigger;
@@ -42,11 +50,13 @@ const EXAMPLES: &str = "\
 Without a command, `lutine` is `lutine serve`.
 
 Examples:
+  lutine demo
   lutine serve
   lutine company create --slug acme --country dk
   lutine key create --company acme --scope events:write --scope events:read
   lutine event publish --type claim.created --payload '{\"claimId\":\"c-1\"}'
   lutine event tail --types 'claim.*'
+  lutine subscription create --url https://partner.example/hooks --types 'claim.*'
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 78 wrong configuration.";
 
@@ -54,6 +64,8 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 78 wrong configuration."
 enum Command {
     /// Run the daemon until it is told to stop
     Serve(serve::Serve),
+    /// See all of it work, on this machine, in a second: publish, page, deliver, fail, retry
+    Demo(demo::Demo),
     /// Create and list companies, the tenants of a daemon
     #[command(subcommand)]
     Company(companies::Command),
@@ -63,8 +75,18 @@ enum Command {
     /// Publish and read events
     #[command(subcommand)]
     Event(events::Command),
+    /// Create subscriptions, and see and change how their webhooks go
+    #[command(subcommand)]
+    Subscription(subscriptions::Command),
+    /// See how webhooks went, send them again, or give them up
+    #[command(subcommand)]
+    Delivery(deliveries::Command),
     /// Publish a sample of an event type from the catalogue
     Trigger(trigger::Trigger),
+    /// Forward events to a URL of your own as signed webhooks, without a subscription
+    Listen(listen::Listen),
+    /// Receive webhooks: check their signatures, print them, and answer as told
+    Sink(sink::SinkCommand),
     /// Check the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -87,28 +109,41 @@ fn run(command: Command, settings: &Settings) -> Result<(), Failure> {
     match command {
         Command::Serve(serve) => serve.run(settings),
         Command::Config(command) => command.run(settings),
-        command => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(|error| Failure::caused("the command cannot start", &error))?.block_on(run_connected(command, settings))
-        }
+        Command::Sink(sink) => wait_for(sink.run(settings)),
+        Command::Demo(demo) => wait_for(demo.run(settings)),
+        command => wait_for(run_connected(command, settings)),
     }
+}
+
+fn wait_for(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::caused("the command cannot start", &error))?.block_on(command)
 }
 
 async fn run_connected(command: Command, settings: &Settings) -> Result<(), Failure> {
     let need = match &command {
         Command::Company(command) => command.need(),
         Command::Event(command) => command.need(),
+        Command::Listen(_) => Need::Daemon,
         _ => Need::Store,
     };
-    let connection = Connection::open(settings, need).await?;
+    let connection = match &command {
+        Command::Subscription(subscriptions::Command::Create(_)) => {
+            Connection::open(&settings.without_url(std::env::args_os())?, need).await?
+        }
+        _ => Connection::open(settings, need).await?,
+    };
     let format = Format::chosen(settings.output);
     let done = match command {
         Command::Company(command) => command.run(&connection, format).await,
         Command::Key(command) => command.run(&connection, format).await,
         Command::Event(command) => command.run(&connection, format).await,
+        Command::Subscription(command) => command.run(&connection, format).await,
+        Command::Delivery(command) => command.run(&connection, format).await,
         Command::Trigger(trigger) => trigger.run(&connection, format).await,
         Command::Verify(verify) => verify.run(&connection, format).await,
-        Command::Serve(_) | Command::Config(_) => Ok(()),
+        Command::Listen(listen) => listen.run(&connection, settings, format).await,
+        Command::Serve(_) | Command::Config(_) | Command::Sink(_) | Command::Demo(_) => Ok(()),
     };
     connection.close();
     done

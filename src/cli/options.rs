@@ -14,7 +14,7 @@ use crate::domain::time::Timestamp;
 /// The option that says for which company a command works.
 #[derive(Debug, Args)]
 pub struct CompanyOption {
-    /// The company, by number or slug; not needed when there is only one, and not taken with --url, where the key decides
+    /// The company, by number or slug; not needed when there is only one, and not taken over the network, where the key decides
     #[arg(long, value_name = "ID-OR-SLUG", value_parser = company_name)]
     pub company: Option<String>,
 }

@@ -64,6 +64,21 @@ impl Settings {
         self.data_dir.as_deref()
     }
 
+    /// The same for the command whose own `--url` is a receiver's and stands in the place of this one; `words` are those of
+    /// the command line.
+    ///
+    /// # Errors
+    /// When the daemon is named by option as well: the command must not work elsewhere than it was told.
+    pub fn without_url(&self, words: impl IntoIterator<Item = OsString>) -> Result<Self, Failure> {
+        let is_url = |word: &OsString| word == "--url" || word.as_encoded_bytes().starts_with(b"--url=");
+        let names_both = words.into_iter().filter(is_url).count() > 1;
+        if names_both || (self.api_key.is_some() && variable("LUTINE_URL").is_none()) {
+            let text = "here --url is the receiver's: name the daemon with LUTINE_URL, and the key with LUTINE_API_KEY";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        Ok(Self { url: None, ..self.clone() })
+    }
+
     /// Refuses the options of the network, for commands that work on this machine only.
     ///
     /// # Errors

@@ -87,6 +87,12 @@ impl Request {
         Self::post(path, "application/json", body.to_string().into_bytes())
     }
 
+    /// Does something that needs no words.
+    #[must_use]
+    pub fn act(path: &str) -> Self {
+        Self::new("POST", path)
+    }
+
     /// The path with its parameters.
     #[cfg(test)]
     pub fn path(&self) -> &str {
@@ -302,7 +308,11 @@ impl Connection {
 }
 
 impl DaemonConnection {
-    fn over_network(url: &Url, api_key: String) -> Result<Self, Failure> {
+    /// The daemon at an address.
+    ///
+    /// # Errors
+    /// When there is no client for it.
+    pub fn over_network(url: &Url, api_key: String) -> Result<Self, Failure> {
         let base = url.as_str().trim_end_matches('/').to_owned();
         let client = if url.scheme() == "https" {
             // A second installation is refused, which is as good: there is one already.

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::domain::event::{EventId, EventVersion, NewEvent};
 use crate::domain::subscription::SubscriptionId;
+use crate::domain::time::Timestamp;
 
 /// Something that a person should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Alert {
         subscription: SubscriptionId,
         /// What.
         events: Vec<EventId>,
+        /// When the last of them died.
+        died: Timestamp,
     },
     /// The receiver answered 410.
     Disabled {
@@ -32,12 +35,13 @@ impl Alert {
     #[must_use]
     pub fn to_event(&self) -> Option<NewEvent> {
         let (kind, payload, key) = match self {
-            Self::Exhausted { subscription, events } => {
+            Self::Exhausted { subscription, events, died } => {
                 let (first, last) = (events.iter().min()?, events.iter().max()?);
                 let payload =
                     json!({"subscriptionId": subscription.0, "count": events.len(), "firstEventId": first.0, "lastEventId": last.0});
-                // A crash between the commit and its note in the ledger makes the daemon say it again, once.
-                let key = format!("lutine.delivery.exhausted:{subscription}:{first}:{last}:{}", events.len());
+                // A crash between the commit and its note in the ledger makes the daemon say it again, once. The time is
+                // part of it because a delivery that is sent again by hand may die again.
+                let key = format!("lutine.delivery.exhausted:{subscription}:{first}:{last}:{}:{}", events.len(), died.as_micros());
                 ("lutine.delivery.exhausted", payload, Some(key))
             }
             Self::Disabled { subscription } => ("lutine.subscription.disabled", json!({"subscriptionId": subscription.0}), None),
@@ -61,10 +65,14 @@ mod tests {
 
     #[test]
     fn exhausted_deliveries_are_told_as_one_event() {
-        let alert = Alert::Exhausted { subscription: SubscriptionId(12), events: vec![EventId(9), EventId(4), EventId(7)] };
+        let alert = Alert::Exhausted {
+            subscription: SubscriptionId(12),
+            events: vec![EventId(9), EventId(4), EventId(7)],
+            died: Timestamp::from_micros(5),
+        };
         let event = alert.to_event().unwrap();
         assert_eq!(event.kind.as_str(), "lutine.delivery.exhausted");
         assert_eq!(event.payload, r#"{"count":3,"firstEventId":4,"lastEventId":9,"subscriptionId":12}"#);
-        assert_eq!(event.dedupe_key.unwrap().as_str(), "lutine.delivery.exhausted:12:4:9:3");
+        assert_eq!(event.dedupe_key.unwrap().as_str(), "lutine.delivery.exhausted:12:4:9:3:5");
     }
 }

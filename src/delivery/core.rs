@@ -13,6 +13,7 @@ use super::Alert;
 use super::lane::{Flight, Lane, Pick};
 use super::matcher::Matcher;
 use super::permits::{NoRoom, Permit, PermitLimits, Permits};
+use super::rate::Rate;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
@@ -64,8 +65,20 @@ pub struct Start {
 #[derive(Debug, Clone)]
 struct Unannounced {
     events: Vec<EventId>,
+    /// When the last of them died.
+    died: Timestamp,
     /// When they may be announced.
     at: Timestamp,
+}
+
+/// What is kept of a lane that has nothing to do, for its next event.
+#[derive(Debug)]
+struct Rested {
+    /// Its connections.
+    target: Arc<Target>,
+    /// The attempts that it made of late; kept for a minute, they bound those that it may make.
+    rate: Rate,
+    since: Timestamp,
 }
 
 /// The engine's state.
@@ -75,8 +88,8 @@ pub struct Core {
     faults: Faults,
     metrics: Arc<DeliveryMetrics>,
     lanes: BTreeMap<SubscriptionId, Lane>,
-    /// Of lanes that are gone: their connections, and since when they have had nothing to do.
-    rested: HashMap<SubscriptionId, (Arc<Target>, Timestamp)>,
+    /// Of lanes that are gone.
+    rested: HashMap<SubscriptionId, Rested>,
     matcher: Matcher,
     /// Every event at or below it has woken the lanes that want it.
     routed: Position,
@@ -153,16 +166,17 @@ impl Core {
                 core.run(id);
             }
         }
-        for (delivery, _) in state.unannounced {
-            core.announce_later(delivery, now);
+        for (delivery, row) in state.unannounced {
+            core.announce_later(delivery, row.at, now);
         }
         Ok(core)
     }
 
     fn lane(&mut self, subscription: Arc<Subscription>, position: Position) -> Option<Lane> {
-        let rested = self.rested.remove(&subscription.id).map(|(target, _)| Ok(target));
-        let target = match rested.unwrap_or_else(|| Target::new(&subscription).map(Arc::new)) {
-            Ok(target) => target,
+        let rested = self.rested.remove(&subscription.id).map(|rested| Ok((rested.target, rested.rate)));
+        let fresh = || Target::new(&subscription).map(|target| (Arc::new(target), Rate::default()));
+        let (target, rate) = match rested.unwrap_or_else(fresh) {
+            Ok(known) => known,
             Err(error) => {
                 // It was checked when it was created; only a change of the rules can make it wrong.
                 error!(subscription.id = %subscription.id, %error, "Subscription {} cannot be sent to: {error}", subscription.id);
@@ -171,7 +185,9 @@ impl Core {
         };
         let host = url::Url::parse(&subscription.wishes.url).ok();
         let host = host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default();
-        Some(Lane::new(subscription, target, host.into(), position))
+        let mut lane = Lane::new(subscription, target, host.into(), position);
+        lane.rate = rate;
+        Some(lane)
     }
 
     fn run(&mut self, id: SubscriptionId) {
@@ -364,25 +380,7 @@ impl Core {
             lane.start(Flight { event, number, started: now, permit, is_retry });
         }
         self.set_timer(id, now);
-        self.let_go(id, now);
         Ok(outcome)
-    }
-
-    /// Forgets a lane that waited only to remember its rate.
-    fn let_go(&mut self, id: SubscriptionId, now: Timestamp) {
-        if self.lanes.get(&id).is_some_and(|lane| !lane.has_row && lane.is_idle(now)) && !self.dirty.contains(&id) {
-            self.rest(id, now);
-        }
-    }
-
-    /// Forgets a lane, and keeps its connections for a while.
-    fn rest(&mut self, id: SubscriptionId, now: Timestamp) {
-        if let Some(lane) = self.lanes.get(&id)
-            && self.rested.len() < TARGETS_KEPT_MAX
-        {
-            self.rested.insert(id, (Arc::clone(&lane.target), now));
-        }
-        self.forget(id);
     }
 
     fn set_timer_at(&mut self, id: SubscriptionId, at: Timestamp) {
@@ -413,6 +411,12 @@ impl Core {
         let announce = self.unannounced.values().map(|due| due.at).min();
         let tail = (self.routed > self.recorded_tail || !self.dirty.is_empty()).then(|| self.recorded_at.after(TAIL_INTERVAL));
         [timer, record, announce, tail].into_iter().flatten().min().map(|at| at.max(now))
+    }
+
+    /// Whether anybody wants anything.
+    #[must_use]
+    pub fn has_subscriptions(&self) -> bool {
+        !self.matcher.is_empty()
     }
 
     /// Subscriptions that have something to do.
@@ -487,13 +491,14 @@ impl Core {
         self.outcomes.rows.push((delivery, DeliveryRow::Dead(row)));
         self.metrics.dead.inc();
         warn!(subscription.id = %subscription, event.id = %event, attempts = flight.number, "Delivery {delivery} is dead after {} attempts", flight.number);
-        self.announce_later(delivery, now);
+        self.announce_later(delivery, now, now);
     }
 
-    fn announce_later(&mut self, delivery: DeliveryId, now: Timestamp) {
+    fn announce_later(&mut self, delivery: DeliveryId, died: Timestamp, now: Timestamp) {
         let at = self.announced_at.get(&delivery.subscription).map_or(now, |last| last.after(ALERT_INTERVAL).max(now));
-        let known = self.unannounced.entry(delivery.subscription);
-        known.or_insert(Unannounced { events: Vec::new(), at }).events.push(delivery.event);
+        let known = self.unannounced.entry(delivery.subscription).or_insert(Unannounced { events: Vec::new(), died, at });
+        known.events.push(delivery.event);
+        known.died = known.died.max(died);
     }
 
     /// The receiver wants nothing any more.
@@ -536,7 +541,7 @@ impl Core {
             let Some(due) = self.unannounced.remove(&id) else { continue };
             let Some(subscription) = self.store.subscription(id) else { continue };
             self.announced_at.insert(id, now);
-            alerts.push((subscription.company, Alert::Exhausted { subscription: id, events: due.events }));
+            alerts.push((subscription.company, Alert::Exhausted { subscription: id, events: due.events, died: due.died }));
         }
         self.announced_at.retain(|_, at| now.since(*at) < ALERT_INTERVAL);
         alerts
@@ -544,7 +549,7 @@ impl Core {
 
     /// An alert is in the log.
     pub fn announced(&mut self, alert: &Alert, now: Timestamp) {
-        if let Alert::Exhausted { subscription, events } = alert {
+        if let Alert::Exhausted { subscription, events, .. } = alert {
             let deliveries = events.iter().map(|event| DeliveryId { subscription: *subscription, event: *event });
             self.outcomes.announced.extend(deliveries);
             self.note_outcome(now);
@@ -553,10 +558,11 @@ impl Core {
 
     /// An alert could not be put into the log; it is tried again.
     pub fn not_announced(&mut self, alert: Alert, now: Timestamp) {
-        if let Alert::Exhausted { subscription, events } = alert {
+        if let Alert::Exhausted { subscription, events, died } = alert {
             let at = now.after(ALERT_INTERVAL);
-            let known = self.unannounced.entry(subscription).or_insert(Unannounced { events: Vec::new(), at });
+            let known = self.unannounced.entry(subscription).or_insert(Unannounced { events: Vec::new(), died, at });
             known.events.extend(events);
+            known.died = known.died.max(died);
         }
     }
 
@@ -582,14 +588,14 @@ impl Core {
                 lane.has_row = row.is_some();
                 outcomes.positions.push((id, row));
             }
-            if lane.is_idle(now) {
-                self.rest(id, now);
-            } else if lane.has_nothing_to_do() {
-                // It waits only to be forgotten.
-                self.set_timer(id, now);
+            if lane.is_idle() {
+                if self.rested.len() < TARGETS_KEPT_MAX {
+                    self.rested.insert(id, Rested { target: Arc::clone(&lane.target), rate: lane.rate, since: now });
+                }
+                self.forget(id);
             }
         }
-        self.rested.retain(|_, (_, since)| now.since(*since) < TARGET_KEPT);
+        self.rested.retain(|_, rested| now.since(rested.since) < TARGET_KEPT);
         Some(outcomes)
     }
 
@@ -669,7 +675,8 @@ impl Core {
         self.unannounced.remove(&id);
     }
 
-    /// A delivery is owed by hand; the store has its row.
+    /// A delivery is owed by hand; the store has its row. It is written once more: an outcome that waits to be written
+    /// may be older than the row.
     pub fn owed_by_hand(&mut self, delivery: DeliveryId, row: RetryRow) {
         let id = delivery.subscription;
         if !self.lanes.contains_key(&id) {
@@ -678,11 +685,10 @@ impl Core {
             let Some(lane) = self.lane(subscription, routed) else { return };
             self.lanes.insert(id, lane);
         }
-        // What was to be written of it before is out of date.
-        self.outcomes.rows.retain(|(known, _)| *known != delivery);
-        if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.owe_by_hand(delivery.event, row);
-        }
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let row = lane.owe_by_hand(delivery.event, row);
+        self.outcomes.rows.push((delivery, DeliveryRow::Retry(row)));
+        self.note_outcome(row.due);
         self.dirty.insert(id);
         self.run(id);
     }
@@ -692,8 +698,6 @@ impl Core {
         let id = delivery.subscription;
         let is_discarded = self.lanes.get_mut(&id).is_some_and(|lane| lane.discard(delivery.event));
         if is_discarded {
-            // The store closes it; what was to be written of it before is out of date.
-            self.outcomes.rows.retain(|(known, _)| *known != delivery);
             self.dirty.insert(id);
             self.run(id);
         }
@@ -729,6 +733,7 @@ impl Core {
             position: lane.row().map_or(self.routed, |row| row.position),
             settled_above: lane.row().map_or(0, |row| row.settled.len()),
             owed: lane.owed.len(),
+            owed_above: lane.owed_above(),
             oldest_owed: lane.owed.values().map(|row| row.created).min(),
             in_flight: lane.in_flight.len(),
             standing: lane.subscription.standing,
@@ -762,9 +767,10 @@ fn expire_unread(
     }
     let id = lane.subscription.id;
     let until = Position { created: cutoff.before(Duration::from_micros(1)), id: EventId(u64::MAX) };
-    let counted = store.count_matching(lane.subscription.company, lane.position, until, &lane.subscription.wishes.filter)?;
+    let from = lane.position.max(lane.expired_to);
+    let counted = store.count_matching(lane.subscription.company, from, until, &lane.subscription.wishes.filter)?;
     let (Some(first), Some(last)) = (counted.first, counted.last) else { return Ok(false) };
-    let count = counted.count.saturating_sub(lane.accounted_up_to(last.id));
+    let count = counted.count.saturating_sub(lane.taken_between(from, last));
     lane.pass_expired(last);
     if count > 0 {
         outcomes.expired.push((id, ExpiredRange { first: first.id, last: last.id, count, at: now }));

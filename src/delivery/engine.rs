@@ -158,7 +158,7 @@ impl Engine {
                 attempts: JoinSet::new(),
                 ended_sender,
                 told_sender,
-                expiring: Vec::new(),
+                when_written: Vec::new(),
             };
             runtime.block_on(async {
                 tokio::spawn(relay_answers());
@@ -219,8 +219,8 @@ struct Driver {
     ended_sender: mpsc::UnboundedSender<Ended>,
     told_sender: mpsc::UnboundedSender<(Alert, bool)>,
     dice: Dice,
-    /// Who waits until what expired is on disk.
-    expiring: Vec<oneshot::Sender<()>>,
+    /// What is said once everything that has happened is on disk.
+    when_written: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Driver {
@@ -247,7 +247,7 @@ impl Driver {
                 }
             };
             self.publish_alerts(now);
-            self.record(now, !self.expiring.is_empty());
+            self.record(now, !self.when_written.is_empty());
             self.options.metrics.in_flight.set(i64::try_from(self.core.in_flight()).unwrap_or(i64::MAX));
             self.options.metrics.lanes.set(i64::try_from(self.core.lanes()).unwrap_or(i64::MAX));
             let until = match pause {
@@ -275,7 +275,8 @@ impl Driver {
                 }
                 Some(command) = commands.recv() => self.obey(command),
                 Some((alert, is_stored)) = told.recv() => self.hear(alert, is_stored),
-                _ = tail.changed(), if pause.is_none() => {}
+                // Without subscriptions nobody is woken by what is published.
+                _ = tail.changed(), if pause.is_none() && self.core.has_subscriptions() => {}
                 () = nap => {}
             }
             // Finished tasks have said so; their handles are only to be dropped.
@@ -309,8 +310,8 @@ impl Driver {
             self.recorder.record(outcomes);
         } else {
             // Nothing is on its way and nothing waits: what they wait for is on disk.
-            for waiting in self.expiring.drain(..) {
-                let _heard = waiting.send(());
+            for say in self.when_written.drain(..) {
+                say();
             }
         }
     }
@@ -348,7 +349,11 @@ impl Driver {
             Command::Deleted(company, id) => self.core.deleted(company, id),
             Command::Owed(delivery, row) => self.core.owed_by_hand(delivery, row),
             Command::Discard(delivery, answer) => {
-                let _heard = answer.send(self.core.discarded(delivery));
+                let is_discarded = self.core.discarded(delivery);
+                // The caller writes down next what it is instead: an earlier outcome must not come after that.
+                self.when_written.push(Box::new(move || {
+                    let _heard = answer.send(is_discarded);
+                }));
             }
             Command::Status(id, answer) => {
                 let _heard = answer.send(self.core.status(id));
@@ -356,7 +361,9 @@ impl Driver {
             Command::Expire(cutoff, answer) => {
                 let now = self.store.now();
                 match self.core.expire(cutoff, now) {
-                    Ok(()) => self.expiring.push(answer),
+                    Ok(()) => self.when_written.push(Box::new(move || {
+                        let _heard = answer.send(());
+                    })),
                     Err(error) => error!(%error, "Expired deliveries could not be counted: {error}"),
                 }
             }

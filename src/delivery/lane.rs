@@ -1,6 +1,7 @@
 //! A lane: what one subscription has to do. It exists only while there is something.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::permits::Permit;
@@ -55,6 +56,8 @@ pub(super) struct Lane {
     pub host: Arc<str>,
     /// Every matching event at or below it is settled.
     pub position: Position,
+    /// Of the events at or below it, only those under way have neither expired nor been settled.
+    pub expired_to: Position,
     /// Every matching event at or below it is in `slots` or settled.
     read_to: Position,
     /// More may lie above `read_to`.
@@ -68,7 +71,7 @@ pub(super) struct Lane {
     pub owed: BTreeMap<EventId, RetryRow>,
     pub in_flight: BTreeMap<EventId, Flight>,
     pub health: Health,
-    rate: Rate,
+    pub rate: Rate,
     /// Alternates, so that neither fresh events nor retries starve.
     prefers_retry: bool,
     /// The ledger has a position row.
@@ -88,6 +91,7 @@ impl Lane {
             target,
             host,
             position,
+            expired_to: Position::START,
             read_to: position,
             is_behind: true,
             slots: BTreeMap::new(),
@@ -201,13 +205,8 @@ impl Lane {
         self.is_behind = true;
     }
 
-    /// Nothing is left to do, to remember or to wait for. What its rate allows must be remembered for a while.
-    pub fn is_idle(&self, now: Timestamp) -> bool {
-        self.has_nothing_to_do() && self.rate.full_at(self.subscription.wishes.rate_per_minute) <= now
-    }
-
-    /// Nothing is left to do or to wait for.
-    pub fn has_nothing_to_do(&self) -> bool {
+    /// Nothing is left to do, to remember or to wait for.
+    pub fn is_idle(&self) -> bool {
         self.is_settled() && self.owed.is_empty() && matches!(self.health, Health::Sound { failing: None })
     }
 
@@ -337,8 +336,8 @@ impl Lane {
         self.waiting.insert(place, event);
     }
 
-    /// Owes an event by hand: attempted now, whatever became of it before.
-    pub fn owe_by_hand(&mut self, event: EventId, mut row: RetryRow) {
+    /// Owes an event by hand: attempted now, whatever became of it before. How it is owed from now on.
+    pub fn owe_by_hand(&mut self, event: EventId, mut row: RetryRow) -> RetryRow {
         if let Some(before) = self.owed.get(&event) {
             self.due.remove(&(before.due, event));
             // Who has asked may not know of the last attempt yet.
@@ -348,6 +347,7 @@ impl Lane {
         if self.waiting.iter().all(|known| known.id != event) && !self.in_flight.contains_key(&event) {
             self.due.insert((row.due, event));
         }
+        row
     }
 
     /// Stops owing an event by hand. False when nothing was owed, or an attempt is under way.
@@ -360,13 +360,16 @@ impl Lane {
         true
     }
 
-    /// Events above the position and up to `to` that are settled, under way or owed by a row.
-    pub fn accounted_up_to(&self, to: EventId) -> u64 {
-        let settled = self.slots.range(..=to).filter(|(_, slot)| slot.is_settled).count();
-        let before = self.settled_before.range(..=to).count();
-        let owed = self.owed.keys().filter(|event| !self.in_flight.contains_key(event));
-        let open = self.in_flight.keys().chain(owed).filter(|event| **event <= to && self.is_open(**event));
-        (settled + before + open.count()) as u64
+    /// Events above `from`, up to `to`, that are settled, under way or owed by a row.
+    pub fn taken_between(&self, from: Position, to: Position) -> u64 {
+        if to <= from {
+            return 0;
+        }
+        let range = (Bound::Excluded(from.id), Bound::Included(to.id));
+        let settled = self.slots.range(range).filter(|(_, slot)| slot.is_settled).count() + self.settled_before.range(range).count();
+        let owed = self.owed.range(range).map(|(event, _)| event).filter(|event| !self.in_flight.contains_key(event));
+        let in_flight = self.in_flight.range(range).map(|(event, _)| event);
+        (settled + in_flight.chain(owed).filter(|event| self.is_open(**event)).count()) as u64
     }
 
     /// Moves over events that have expired and were never attempted; `to` is the last of them.
@@ -380,6 +383,7 @@ impl Lane {
         if self.slots.is_empty() {
             self.read_to = self.read_to.max(to);
         }
+        self.expired_to = self.expired_to.max(to);
         self.advance();
     }
 
@@ -405,16 +409,17 @@ impl Lane {
         let work = match (retry, fresh) {
             (Some(retry), Some(fresh)) => Some(retry.min(fresh)),
             (retry, fresh) => retry.or(fresh),
-        };
-        let Some(work) = work else {
-            // To be forgotten then.
-            let full_at = self.rate.full_at(self.subscription.wishes.rate_per_minute);
-            return (self.has_nothing_to_do() && full_at > now).then_some(full_at);
-        };
+        }?;
         let allowed = self.rate.ready_at(self.subscription.wishes.rate_per_minute);
         let probed = self.health.wakes_at().unwrap_or_default();
         // What is ready now waits for room, which is not a matter of time.
         Some(work.max(allowed).max(probed)).filter(|time| *time > now)
+    }
+
+    /// Owed events above the position that are not settled: those that block.
+    pub fn owed_above(&self) -> usize {
+        let is_settled = |event: &EventId| self.settled_before.contains(event) || self.slots.get(event).is_some_and(|slot| slot.is_settled);
+        self.owed.keys().filter(|event| **event > self.position.id && !is_settled(event)).count()
     }
 
     /// Whether its receiver must not hold up others.

@@ -28,11 +28,6 @@ impl Rate {
         if per_minute == 0 { Timestamp::default() } else { self.full_at.before(Self::tolerance(per_minute)) }
     }
 
-    /// When nothing need be remembered any more.
-    pub fn full_at(&self, per_minute: u32) -> Timestamp {
-        if per_minute == 0 { Timestamp::default() } else { self.full_at }
-    }
-
     /// Counts an attempt that starts now.
     pub fn count(&mut self, per_minute: u32, now: Timestamp) {
         if per_minute > 0 {

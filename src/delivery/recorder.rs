@@ -1,11 +1,15 @@
 //! The thread that writes down what came of attempts: the engine goes on sending while the disk works.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::store::{Outcomes, Store};
+
+/// After so long without outcomes the attempt log is made ready for an instant start.
+const SETTLE_AFTER: Duration = Duration::from_secs(2);
 
 /// The recorder; at most one batch is on its way at a time.
 #[derive(Debug)]
@@ -21,13 +25,23 @@ impl Recorder {
     pub fn start(store: Store, done: UnboundedSender<()>) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel::<Outcomes>(1);
         let thread = std::thread::Builder::new().name("outcomes".to_owned()).spawn(move || {
-            while let Ok(outcomes) = receiver.recv() {
-                // The store has reported the fault, and ends the daemon: nothing more may be written.
-                if store.record_outcomes(&outcomes).is_err() {
+            // Whether attempts were written since the attempt log was last made ready for an instant start.
+            let mut is_unsettled = false;
+            loop {
+                let received = if is_unsettled { receiver.recv_timeout(SETTLE_AFTER) } else { receiver.recv().map_err(Into::into) };
+                // The store has reported a fault, and ends the daemon: nothing more may be written.
+                let written = match received {
+                    Ok(outcomes) => store.record_outcomes(&outcomes).map(|()| {
+                        is_unsettled = true;
+                        // When the engine has ended, the rest is written all the same.
+                        let _heard = done.send(());
+                    }),
+                    Err(RecvTimeoutError::Timeout) => store.settle_attempts().map(|()| is_unsettled = false),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
+                if written.is_err() {
                     return;
                 }
-                // The engine has ended; the rest is written all the same.
-                let _heard = done.send(());
             }
         })?;
         Ok(Self { sender, thread, is_busy: false })

@@ -65,6 +65,14 @@ impl TypeFilter {
         if patterns.len() > Self::ENTRIES_MAX { Err(ParseTypeFilterError::TooMany) } else { Ok(Self { patterns }) }
     }
 
+    /// Reads the types that a subscription names. `*` alone says the same as none: a person may prefer to write it.
+    ///
+    /// # Errors
+    /// As [`TypeFilter::parse_list`].
+    pub fn parse_types(types: &[String]) -> Result<Self, ParseTypeFilterError> {
+        if types == ["*"] { Ok(Self::default()) } else { Self::parse_entries(types.iter().map(String::as_str)) }
+    }
+
     /// Whether the filter takes an event of this type (in lower case) and version.
     #[must_use]
     pub fn matches(&self, folded: &str, version: &str) -> bool {

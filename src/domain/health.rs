@@ -85,6 +85,8 @@ impl Health {
                 }
             }
             Self::Recovering { .. } => probing(now, FIRST_PAUSE),
+            // No probe: it was under way when the probing began, and says nothing new.
+            Self::Probing { next, .. } if now < next => self,
             Self::Probing { since, .. } if now.since(since) >= PROBING_MAX => Self::GivenUp,
             Self::Probing { since, pause, .. } => probing(since, (pause * 2).min(PAUSE_MAX)),
             Self::GivenUp => Self::GivenUp,
@@ -155,6 +157,12 @@ mod tests {
             assert_eq!(health.window(16, now), 1);
             health = health.after_failure(now);
         }
+    }
+
+    #[test]
+    fn attempts_that_were_under_way_when_the_probing_began_do_not_put_off_the_first_probe() {
+        let health = failing(20, 60).after_failure(at(60)).after_failure(at(69));
+        assert_eq!(health.wakes_at(), Some(at(70)));
     }
 
     #[test]

@@ -177,6 +177,8 @@ pub struct LaneStatus {
     pub settled_above: usize,
     /// Events that wait for another attempt.
     pub owed: usize,
+    /// Of these, events above the position that are not settled: they block it.
+    pub owed_above: usize,
     /// When the oldest of them was created.
     pub oldest_owed: Option<Timestamp>,
     /// Attempts under way.

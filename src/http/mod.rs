@@ -13,7 +13,9 @@ mod gate;
 mod operations;
 mod query;
 mod routes;
+mod sink;
 mod timed;
 
 pub use self::connections::{ConnectionLimits, Connections};
 pub use self::direct::{Direct, DirectReply};
+pub use self::sink::{ParseSinkAnswerError, Received, SINK_BODY_BYTES_MAX, Sink, SinkAnswer, SinkRules, Verdict};

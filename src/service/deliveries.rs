@@ -90,11 +90,19 @@ impl DeliveryService {
         Self { store, sealer, subscriptions }
     }
 
-    /// One delivery with its attempts, and its subscription. None when there is no such one.
+    /// One delivery with its attempts, also when its subscription was deleted. None when there is no such one.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn get(&self, company: CompanyId, id: DeliveryId) -> Result<Option<(Arc<Subscription>, DeliveryView)>, ReadError> {
+    pub fn get(&self, company: CompanyId, id: DeliveryId) -> Result<Option<DeliveryView>, ReadError> {
+        match self.living(company, id)? {
+            Some((_, view)) => Ok(Some(view)),
+            None => self.store.delivery_of_deleted(company, id),
+        }
+    }
+
+    /// A delivery and its subscription.
+    fn living(&self, company: CompanyId, id: DeliveryId) -> Result<Option<(Arc<Subscription>, DeliveryView)>, ReadError> {
         let Some(subscription) = self.subscriptions.get(company, id.subscription) else { return Ok(None) };
         Ok(self.store.delivery(&subscription, id.event)?.map(|view| (subscription, view)))
     }
@@ -128,7 +136,7 @@ impl DeliveryService {
     /// # Errors
     /// See [`DeliveryError`].
     pub async fn retry(&self, company: CompanyId, id: DeliveryId, actor: &Actor) -> Result<(), DeliveryError> {
-        let (_, view) = self.get(company, id)?.ok_or(DeliveryError::Unknown)?;
+        let (_, view) = self.living(company, id)?.ok_or(DeliveryError::Unknown)?;
         match view.state {
             DeliveryStateName::Expired => return Err(DeliveryError::Expired),
             DeliveryStateName::Delivered => return Err(DeliveryError::Ended("delivered", "retried")),
@@ -146,7 +154,7 @@ impl DeliveryService {
     /// # Errors
     /// See [`DeliveryError`].
     pub async fn discard(&self, company: CompanyId, id: DeliveryId, reason: &str, actor: &Actor) -> Result<DeliveryView, DeliveryError> {
-        let (subscription, view) = self.get(company, id)?.ok_or(DeliveryError::Unknown)?;
+        let (subscription, view) = self.living(company, id)?.ok_or(DeliveryError::Unknown)?;
         match view.state {
             DeliveryStateName::Expired => return Err(DeliveryError::Expired),
             DeliveryStateName::Delivered => return Err(DeliveryError::Ended("delivered", "discarded")),

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::{EventId, EventVersion, NewEvent};
-use crate::domain::subscription::{DeliveryId, LaneStatus, Ordering, Secret, Standing, Subscription, SubscriptionId, Wishes};
+use crate::domain::subscription::{DeliveryId, LaneStatus, Secret, Standing, Subscription, SubscriptionId, Wishes};
 use crate::domain::time::Timestamp;
 use crate::store::{Actor, AppendError, ReadError, RetryRow, SecretError, Store, SubscriptionChange, SubscriptionError, random};
 use crate::webhook::{Target, TargetError, UrlError, check_url};
@@ -258,10 +258,14 @@ impl SubscriptionService {
         let Some(subscription) = self.store.subscription(id) else { return Ok(None) };
         let retries = state.retries.remove(&id).unwrap_or_default();
         let row = state.positions.remove(&id);
+        let position = row.as_ref().map_or(state.settled_tail, |row| row.position);
+        let is_settled = |event: &EventId| row.as_ref().is_some_and(|row| row.settled.contains(event));
+        let owed_above = retries.iter().filter(|(event, _)| *event > position.id && !is_settled(event)).count();
         Ok(Some(LaneStatus {
-            position: row.as_ref().map_or(state.settled_tail, |row| row.position),
-            settled_above: row.map_or(0, |row| row.settled.len()),
+            position,
+            settled_above: row.as_ref().map_or(0, |row| row.settled.len()),
             owed: retries.len(),
+            owed_above,
             oldest_owed: retries.iter().map(|(_, row)| row.created).min(),
             in_flight: 0,
             standing: subscription.standing,
@@ -277,9 +281,8 @@ impl SubscriptionService {
         let Some(lane) = self.lane(subscription.id).await? else { return Ok(Backlog::default()) };
         let top = Position { created: Timestamp::from_micros(u64::MAX), id: EventId(u64::MAX) };
         let above = self.store.count_matching(subscription.company, lane.position, top, &subscription.wishes.filter)?;
-        // The event that blocks a strictly ordered subscription is owed and lies above the position.
-        let counted_twice = u64::from(subscription.wishes.ordering == Ordering::Strict && lane.owed > 0 && above.count > 0);
-        let events = (above.count + lane.owed as u64).saturating_sub(lane.settled_above as u64 + counted_twice);
+        // An event that blocks a strictly ordered subscription is owed and lies above the position.
+        let events = (above.count + lane.owed as u64).saturating_sub((lane.settled_above + lane.owed_above) as u64);
         let oldest = [lane.oldest_owed, above.first.map(|first| first.created)].into_iter().flatten().min();
         Ok(Backlog { events, oldest: oldest.filter(|_| events > 0) })
     }

@@ -33,7 +33,8 @@ pub(super) const fn run_capacity(power: u32) -> usize {
     4096 * (1 << power) - 64
 }
 
-/// The longest chunk of more than one event.
+/// The longest chunk of more than one event. Larger ones make pages cheaper and single events dearer: a reader takes
+/// whole chunks from the operating system's cache, and copying them is what a cold read costs.
 pub(super) const CHUNK_BYTES_MAX: usize = run_capacity(2);
 
 /// The longest value written as one row; longer chunks are continued in rows of `parts`.

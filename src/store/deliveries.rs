@@ -168,7 +168,7 @@ impl Outcomes {
 pub struct DeliveryState {
     /// How far all subscriptions without a position are.
     pub settled_tail: Position,
-    /// How far the others are; what was closed above counts as settled.
+    /// How far the others are.
     pub positions: HashMap<SubscriptionId, PositionRow>,
     /// What is to be tried again, by event.
     pub retries: HashMap<SubscriptionId, Vec<(EventId, RetryRow)>>,
@@ -265,6 +265,9 @@ pub(super) fn write_position(transaction: &WriteTransaction, id: SubscriptionId,
     Ok(())
 }
 
+/// Why what was owed to a deleted subscription is cancelled.
+pub(super) const DELETED: &str = "the subscription was deleted";
+
 /// Closes all retries of a subscription as cancelled; how many there were.
 pub(super) fn cancel_retries(transaction: &WriteTransaction, id: SubscriptionId, at: Timestamp) -> Result<usize, StorageFault> {
     let mut retries = transaction.open_table(RETRIES)?;
@@ -277,7 +280,7 @@ pub(super) fn cancel_retries(transaction: &WriteTransaction, id: SubscriptionId,
             is_expired: false,
             at_us: at.as_micros(),
             created_us: row.created.as_micros(),
-            reason: "the subscription was deleted".to_owned(),
+            reason: DELETED.to_owned(),
             attempts: row.attempts,
         };
         closed.insert(key.value(), records::encode(&record)?.as_slice())?;
@@ -555,16 +558,6 @@ impl Inner {
             for row in table.iter()? {
                 let (id, record) = row?;
                 state.positions.insert(SubscriptionId(id.value()), read_position(record.value())?);
-            }
-        }
-        if let Some(table) = existing(transaction.open_table(CLOSED))? {
-            // Closed by a person after the position was written.
-            for (id, place) in &mut state.positions {
-                for row in table.range((id.0, place.position.id.0.saturating_add(1), 0)..=(id.0, u64::MAX, u32::MAX))? {
-                    place.settled.push(EventId(row?.0.value().1));
-                }
-                place.settled.sort_unstable();
-                place.settled.dedup();
             }
         }
         if let Some(table) = existing(transaction.open_table(RETRIES))? {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::attempts::AttemptRow;
-use super::deliveries::{CloseState, DeadReason, DeliveryRow, RowKind, SubscriptionRows};
+use super::deliveries::{CloseState, DELETED, DeadReason, DeliveryRow, RowKind, SubscriptionRows};
 use super::outgoing::{Gatherer, LogEvent};
 use super::page::{PageQuery, Start};
 use super::segment::Segment;
@@ -105,17 +105,17 @@ const REFUSED: &str = "the receiver refused it";
 const EXPIRED: &str = "the event expired before it was delivered";
 
 impl Inner {
-    /// A delivery as it stands; `known` is its event if that has been read.
+    /// A delivery as it stands; `known` is its event if that has been read. Without a filter nothing is owed any more.
     fn view_of(
         &self,
-        subscription: &Subscription,
+        (company, id): (CompanyId, DeliveryId),
+        filter: Option<&TypeFilter>,
         rows: &SubscriptionRows,
-        event: EventId,
         known: Option<LogEvent>,
         detail: Detail,
     ) -> Result<Option<DeliveryView>, StorageFault> {
-        let id = DeliveryId { subscription: subscription.id, event };
-        let known = if known.is_some() { known } else { self.any_event(subscription.company, event)? };
+        let event = id.event;
+        let known = if known.is_some() { known } else { self.any_event(company, event)? };
         let row = rows.row(event)?;
         let attempts = if row.is_some() && known.is_some() && detail == Detail::Listed { Vec::new() } else { self.attempts_of(id)? };
         let cutoff = self.cutoff();
@@ -143,9 +143,13 @@ impl Inner {
             }
             Some(DeliveryRow::Closed(row)) => Some((DeliveryStateName::Cancelled, None, Some(row.reason))),
             Some(DeliveryRow::Settled) | None => {
-                let matches = |event: &LogEvent| subscription.wishes.filter.matches(&event.kind.to_ascii_lowercase(), &event.version);
+                let matches =
+                    |event: &LogEvent| filter.is_some_and(|filter| filter.matches(&event.kind.to_ascii_lowercase(), &event.version));
                 if is_visible && attempts.iter().any(|attempt| attempt.delivered) {
                     Some((DeliveryStateName::Delivered, None, None))
+                } else if filter.is_none() && is_visible && !attempts.is_empty() {
+                    // Its last outcome was not written down any more.
+                    Some((DeliveryStateName::Cancelled, None, Some(DELETED.to_owned())))
                 } else if rows.has_expired(event)? && known.as_ref().is_none_or(matches) {
                     Some(expired(EXPIRED))
                 } else {
@@ -216,7 +220,8 @@ impl Inner {
                 }
                 examined += 1;
                 before = event;
-                let view = self.view_of(query.subscription, &rows, event, known, Detail::Listed)?;
+                let whose = (query.subscription.company, DeliveryId { subscription: query.subscription.id, event });
+                let view = self.view_of(whose, Some(&query.subscription.wishes.filter), &rows, known, Detail::Listed)?;
                 let Some(view) = view.filter(|view| query.state.is_none_or(|state| state == view.state)) else { continue };
                 if query.filter == &TypeFilter::default() || self.is_of_type(query, &view)? {
                     page.views.push(view);
@@ -303,7 +308,22 @@ impl Store {
     /// When the bytes on disk are damaged or cannot be read.
     pub fn delivery(&self, subscription: &Subscription, event: EventId) -> Result<Option<DeliveryView>, ReadError> {
         let rows = self.inner.rows_of(subscription.id)?;
-        Ok(self.inner.view_of(subscription, &rows, event, None, Detail::Whole)?)
+        let whose = (subscription.company, DeliveryId { subscription: subscription.id, event });
+        Ok(self.inner.view_of(whose, Some(&subscription.wishes.filter), &rows, None, Detail::Whole)?)
+    }
+
+    /// As [`Store::delivery`], of a subscription that was deleted: how what was owed to it has ended. The event says
+    /// whose it was; when that is gone, so is the delivery.
+    ///
+    /// # Errors
+    /// As [`Store::delivery`].
+    pub fn delivery_of_deleted(&self, company: CompanyId, id: DeliveryId) -> Result<Option<DeliveryView>, ReadError> {
+        let Some(event) = self.read_event(company, id.event)? else { return Ok(None) };
+        if self.subscription(id.subscription).is_some() {
+            return Ok(None);
+        }
+        let rows = self.inner.rows_of(id.subscription)?;
+        Ok(self.inner.view_of((company, id), None, &rows, Some(event), Detail::Whole)?)
     }
 
     /// A page of deliveries, newest event first. What expired without an attempt is not in the list: nothing but the

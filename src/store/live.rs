@@ -23,7 +23,7 @@ use crate::domain::event::EventId;
 use crate::domain::time::Timestamp;
 
 /// redb's cache for the file that is written to.
-const CACHE_BYTES: usize = 32 * 1024 * 1024;
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
 /// The path of an unsealed segment.
 pub(super) fn file_name(number: u64) -> String {

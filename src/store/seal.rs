@@ -278,8 +278,7 @@ pub(super) fn chunk_target(rest: usize) -> usize {
     use super::chunk::run_capacity;
     let rest = rest + HEADER_BYTES;
     match rest {
-        rest if rest > run_capacity(2) => run_capacity(2),
-        rest if rest > run_capacity(1) + run_capacity(0) => run_capacity(2),
+        rest if rest > run_capacity(1) + run_capacity(0) => CHUNK_BYTES_MAX,
         rest if rest > run_capacity(1) => run_capacity(1),
         rest if rest > run_capacity(0) + run_capacity(0) / 2 => run_capacity(1),
         _ => run_capacity(0),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
-use redb::{Builder, OwnedAccessGuard, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{AccessGuard, Builder, OwnedAccessGuard, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StorageFault;
 use super::bloom::Bloom;
@@ -253,6 +253,11 @@ impl SealedSegment {
     }
 }
 
+/// Whether a position is that of an event, not a mere time before or behind all events of it.
+fn is_of_an_event(position: Position) -> bool {
+    position.id.0 > 0 && position.id.0 < u64::MAX
+}
+
 impl SegmentReads for SealedSegment {
     fn number(&self) -> u64 {
         self.number
@@ -269,23 +274,25 @@ impl SegmentReads for SealedSegment {
     fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault> {
         let file = self.file()?;
         let reads = file.company(company)?;
-        let Some(events) = &reads.events else { return Ok(Vec::new()) };
+        let (Some(events), Some(ids)) = (&reads.events, &reads.ids) else { return Ok(Vec::new()) };
         let at = (position.created.as_micros(), position.id.0);
-        let mut keys = Vec::with_capacity(limit.min(64));
-        if ascending {
-            let start = match events.range(..=at)?.next_back() {
-                Some(row) => row?.0.value(),
-                None => (0, 0),
-            };
-            for row in events.range(start..)?.take(limit) {
-                keys.push(row?.0.value());
-            }
+        // A step of the walk through `events` reads a whole chunk; through `ids`, whose order is the same, a few bytes. A
+        // position that is no event's is found by its time.
+        let start = match (ascending, is_of_an_event(position)) {
+            (true, true) => ids.range(..=at.1)?.next_back().transpose()?.map_or(0, |row| row.0.value()),
+            (true, false) => events.range(..=at)?.next_back().transpose()?.map_or(0, |row| row.0.value().1),
+            (false, true) => at.1,
+            (false, false) => events.range(at..)?.next().transpose()?.map_or(u64::MAX, |row| row.0.value().1),
+        };
+        let key = |row: Result<(AccessGuard<'_, u64>, AccessGuard<'_, u64>), redb::StorageError>| {
+            row.map(|(id, created)| (created.value(), id.value()))
+        };
+        let keys: Result<Vec<ChunkKey>, _> = if ascending {
+            ids.range(start..)?.take(limit).map(key).collect()
         } else {
-            for row in events.range(..at)?.rev().take(limit) {
-                keys.push(row?.0.value());
-            }
-        }
-        Ok(keys)
+            ids.range(..start)?.rev().take(limit).map(key).collect()
+        };
+        Ok(keys?)
     }
 
     fn typed_keys_from(
@@ -302,7 +309,13 @@ impl SegmentReads for SealedSegment {
         let (created, id) = (position.created.as_micros(), position.id.0);
         // Ascending: what lies above the position is in the one chunk that may hold the position itself, or in later ones.
         let first = match &reads.events {
-            Some(events) if ascending => events.range(..=(created, id))?.next_back().transpose()?.map(|row| row.0.value()),
+            Some(events) if ascending && !is_of_an_event(position) => {
+                events.range(..=(created, id))?.next_back().transpose()?.map(|row| row.0.value())
+            }
+            Some(_) if ascending => match &reads.ids {
+                Some(ids) => ids.range(..=id)?.next_back().transpose()?.map(|(id, created)| (created.value(), id.value())),
+                None => None,
+            },
             _ => None,
         };
         let (first_created, first_id) = first.unwrap_or_default();

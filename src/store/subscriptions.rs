@@ -314,11 +314,7 @@ fn read(master: &MasterKey, id: SubscriptionId, record: &[u8]) -> Result<(Subscr
         None => Vec::new(),
         Some(auth) => records::decode(&master.open(&auth_name, auth).map_err(sealed)?)?,
     };
-    let filter = if record.types.is_empty() {
-        TypeFilter::default()
-    } else {
-        TypeFilter::parse_entries(record.types.iter().map(String::as_str)).map_err(|error| damaged(&error.to_string()))?
-    };
+    let filter = TypeFilter::parse_types(&record.types).map_err(|error| damaged(&error.to_string()))?;
     let profile = Profile::ALL.into_iter().find(|profile| profile.as_str() == record.profile);
     let subscription = Subscription {
         id,

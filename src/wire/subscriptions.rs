@@ -212,11 +212,7 @@ fn parse_types(value: &Value, pointer: &str) -> Result<(Vec<String>, TypeFilter)
     for (place, entry) in entries.iter().enumerate() {
         types.push(text(entry, &format!("{pointer}/{place}"))?.to_owned());
     }
-    // `*` alone says the same as an empty list; a person may prefer to write it.
-    if types.is_empty() || types == ["*"] {
-        return Ok((types, TypeFilter::default()));
-    }
-    let filter = TypeFilter::parse_entries(types.iter().map(String::as_str)).map_err(|error| refused(pointer, error.to_string()))?;
+    let filter = TypeFilter::parse_types(&types).map_err(|error| refused(pointer, error.to_string()))?;
     Ok((types, filter))
 }
 
@@ -240,20 +236,23 @@ fn parse_auth(value: &Value, pointer: &str, current: &Auth) -> Result<Auth, Refu
         }
         1 => {
             check_members(object, &["kind", "token"], pointer)?;
-            let token = member("token")?;
-            Ok(match current {
-                Auth::Bearer(kept) if token == MASK => Auth::Bearer(kept.clone()),
-                _ => Auth::Bearer(token),
-            })
+            let kept = if let Auth::Bearer(kept) = current { Some(kept) } else { None };
+            Ok(Auth::Bearer(secret(member("token")?, kept, &at("token"))?))
         }
         _ => {
             check_members(object, &["kind", "username", "password"], pointer)?;
-            let (name, password) = (member("username")?, member("password")?);
-            Ok(match current {
-                Auth::Basic(_, kept) if password == MASK => Auth::Basic(name, kept.clone()),
-                _ => Auth::Basic(name, password),
-            })
+            let kept = if let Auth::Basic(_, kept) = current { Some(kept) } else { None };
+            Ok(Auth::Basic(member("username")?, secret(member("password")?, kept, &at("password"))?))
         }
+    }
+}
+
+/// A secret as it is given; the mask stands for the one that is kept.
+fn secret(given: String, kept: Option<&String>, pointer: &str) -> Result<String, Refusal> {
+    match kept {
+        _ if given != MASK => Ok(given),
+        Some(kept) => Ok(kept.clone()),
+        None => Err(refused(pointer, format!("`{MASK}` stands for the secret that is kept, and there is none of this kind"))),
     }
 }
 

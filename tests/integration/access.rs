@@ -22,7 +22,7 @@ enum For {
 
 /// Every call as it stands in the table of routes, the scope it wants, whose it is, a target, a body, and what it
 /// answers to whom it lets in.
-const CALLS: [(&str, &str, For, &str, &str, u16); 19] = [
+const CALLS: [(&str, &str, For, &str, &str, u16); 31] = [
     ("GET /api/v1/events", "events:read", For::Company, "/api/v1/events", "", 200),
     ("GET /api/v1/events/{id}", "events:read", For::Company, "/api/v1/events/1", "", 200),
     ("GET /api/v1/events/sample", "events:read", For::Company, "/api/v1/events/sample?type=claim.created", "", 200),
@@ -30,6 +30,60 @@ const CALLS: [(&str, &str, For, &str, &str, u16); 19] = [
     ("POST /api/v1/events", "events:write", For::Company, "/api/v1/events", r#"{"type":"a"}"#, 201),
     ("POST /api/v1/events/test", "admin", For::Company, "/api/v1/events/test", r#"{"type":"a"}"#, 202),
     ("POST /api/v1/events/batch", "events:write", For::Company, "/api/v1/events/batch", r#"[{"type":"a"}]"#, 200),
+    (
+        "POST /api/v1/webhooks/subscriptions",
+        "subscriptions:write",
+        For::Company,
+        "/api/v1/webhooks/subscriptions",
+        r#"{"url":"http://127.0.0.1:9/","types":["none"],"profile":"standard"}"#,
+        201,
+    ),
+    ("GET /api/v1/webhooks/subscriptions", "subscriptions:read", For::Company, "/api/v1/webhooks/subscriptions", "", 200),
+    ("GET /api/v1/webhooks/subscriptions/{id}", "subscriptions:read", For::Company, "/api/v1/webhooks/subscriptions/900", "", 404),
+    ("PATCH /api/v1/webhooks/subscriptions/{id}", "subscriptions:write", For::Company, "/api/v1/webhooks/subscriptions/900", "{}", 404),
+    ("DELETE /api/v1/webhooks/subscriptions/{id}", "subscriptions:write", For::Company, "/api/v1/webhooks/subscriptions/900", "", 404),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/pause",
+        "subscriptions:write",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/900/pause",
+        "",
+        404,
+    ),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/resume",
+        "subscriptions:write",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/900/resume",
+        "",
+        404,
+    ),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/test",
+        "subscriptions:write",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/900/test",
+        "",
+        404,
+    ),
+    (
+        "GET /api/v1/webhooks/subscriptions/{id}/deliveries",
+        "deliveries:read",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/900/deliveries",
+        "",
+        404,
+    ),
+    ("GET /api/v1/deliveries/{id}", "deliveries:read", For::Company, "/api/v1/deliveries/900-1", "", 404),
+    ("POST /api/v1/deliveries/{id}/retry", "deliveries:replay", For::Company, "/api/v1/deliveries/900-1/retry", "", 404),
+    (
+        "POST /api/v1/deliveries/{id}/discard",
+        "deliveries:replay",
+        For::Company,
+        "/api/v1/deliveries/900-1/discard",
+        r#"{"reason":"a"}"#,
+        404,
+    ),
     ("POST /api/v1/admin/companies", "admin", For::System, "/api/v1/admin/companies", r#"{"slug":"fresh"}"#, 201),
     ("GET /api/v1/admin/companies", "admin", For::Both, "/api/v1/admin/companies", "", 200),
     ("POST /api/v1/admin/keys", "admin", For::Both, "/api/v1/admin/keys", r#"{"scopes":["admin"]}"#, 201),
@@ -194,7 +248,7 @@ fn what_another_company_has_looks_like_what_nobody_has() {
     ];
     let strip = |answer: &Answer| {
         let text = answer.problem();
-        ["acme", "nope", "`1`", "`9`", "/2000", &format!("/{event}"), victim_id, "zzzzzzzzzzzz"]
+        [victim_id, "zzzzzzzzzzzz", "acme", "nope", "`1`", "`9`", "/2000", &format!("/{event}")]
             .iter()
             .fold(text, |text, name| text.replace(name, "?"))
     };

@@ -608,7 +608,12 @@ impl World {
     fn discard(&mut self, life: &mut Life) -> Lived {
         let Some((id, state, attempts)) = self.any_delivery(life)? else { return Ok(()) };
         let is_free = match state {
-            DeliveryStateName::Pending => life.core.discarded(id),
+            // An earlier outcome must not be written after that it is discarded.
+            DeliveryStateName::Pending => {
+                let is_free = life.core.discarded(id);
+                self.flush(life)?;
+                is_free
+            }
             DeliveryStateName::Dead => true,
             _ => false,
         };

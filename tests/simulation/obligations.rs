@@ -504,12 +504,7 @@ fn is_written(outcomes: &Outcomes, store: &Store) -> Result<bool, lutine::store:
         return Ok(false);
     }
     for (id, row) in outcomes.positions.iter().filter(|(id, _)| is_there(id)) {
-        // What was closed by hand counts as settled, too.
-        let is_so = match (state.positions.get(id), row) {
-            (Some(known), Some(row)) => known.position == row.position && row.settled.iter().all(|event| known.settled.contains(event)),
-            (known, row) => known.is_none() && row.is_none(),
-        };
-        if !is_so {
+        if state.positions.get(id) != row.as_ref() {
             return Ok(false);
         }
     }

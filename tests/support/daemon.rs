@@ -16,6 +16,10 @@ use super::http::{Client, Request};
 /// To publish and to read.
 pub const ALL_EVENTS: [&str; 2] = ["events:read", "events:write"];
 
+/// To publish and to read, to subscribe, and to look after deliveries.
+pub const ALL_HOOKS: [&str; 6] =
+    ["events:read", "events:write", "subscriptions:read", "subscriptions:write", "deliveries:read", "deliveries:replay"];
+
 pub struct TestDaemon {
     daemon: Option<Daemon>,
     config: Config,
@@ -122,6 +126,32 @@ impl TestDaemon {
         self.client(&self.key("acme", &ALL_EVENTS))
     }
 
+    /// The company `acme`, and a client that also subscribes for it and looks after its deliveries.
+    pub fn subscriber(&self) -> Client {
+        self.company("acme");
+        self.client(&self.key("acme", &ALL_HOOKS))
+    }
+
+    /// Waits until `condition` holds while the clock goes on, 10 ms with each look.
+    #[track_caller]
+    pub fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        super::wait_until(what, || {
+            let holds = condition();
+            if !holds {
+                self.clock.advance(std::time::Duration::from_millis(10));
+            }
+            holds
+        });
+    }
+
+    /// One of the metrics without labels.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.local().get("/metrics").expect(200);
+        let line = text.text().lines().find_map(|line| line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')));
+        line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_else(|| panic!("{name} in {}", text.text())) as u64
+    }
+
     /// What the administrator reads in `GET /api/v1/admin/status`.
     pub fn status(&self) -> Value {
         self.local().get("/api/v1/admin/status").expect(200).json()
@@ -159,8 +189,14 @@ impl TestDaemon {
 impl Drop for TestDaemon {
     fn drop(&mut self) {
         self.stop();
-        if !std::thread::panicking() {
-            assert_eq!(*self.fault.lock().unwrap(), None, "the storage failed during the test");
+        let fault = self.fault.lock().unwrap();
+        if std::thread::panicking() {
+            // The reason of the panic may well be this.
+            if let Some(fault) = &*fault {
+                eprintln!("the storage failed during the test: {fault}");
+            }
+        } else {
+            assert_eq!(*fault, None, "the storage failed during the test");
         }
     }
 }

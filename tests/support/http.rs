@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use super::PATIENCE;
 
+pub const SUBSCRIPTIONS: &str = "/api/v1/webhooks/subscriptions";
+
 /// An answer as it came.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -315,5 +317,54 @@ impl Client {
                 None => return events,
             }
         }
+    }
+
+    #[track_caller]
+    pub fn patch(&mut self, target: &str, body: impl Into<Vec<u8>>) -> Answer {
+        self.send(&Request::new("PATCH", target).body("application/json", body))
+    }
+
+    #[track_caller]
+    pub fn delete(&mut self, target: &str) -> Answer {
+        self.send(&Request::new("DELETE", target))
+    }
+
+    /// Makes a subscription to everything under the profile `standard`, but for what `more` says; the answer.
+    #[track_caller]
+    pub fn subscribe(&mut self, url: &str, more: &Value) -> Value {
+        let mut body = serde_json::json!({"url": url, "types": ["*"], "profile": "standard"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.post(SUBSCRIPTIONS, body.to_string()).expect(201).json()
+    }
+
+    /// Calls a subscription's `act`, such as `pause`.
+    #[track_caller]
+    pub fn act(&mut self, subscription: u64, act: &str) -> Answer {
+        self.send(&Request::new("POST", &format!("{SUBSCRIPTIONS}/{subscription}/{act}")))
+    }
+
+    /// A subscription as it is shown.
+    #[track_caller]
+    pub fn subscription(&mut self, id: u64) -> Value {
+        self.get(&format!("{SUBSCRIPTIONS}/{id}")).expect(200).json()
+    }
+
+    /// A delivery with its attempts.
+    #[track_caller]
+    pub fn delivery(&mut self, subscription: u64, event: u64) -> Value {
+        self.get(&format!("/api/v1/deliveries/{subscription}-{event}")).expect(200).json()
+    }
+
+    /// The state of a delivery.
+    #[track_caller]
+    pub fn delivery_state(&mut self, subscription: u64, event: u64) -> String {
+        self.delivery(subscription, event)["state"].as_str().unwrap().to_owned()
+    }
+
+    /// The events of a subscription's list of deliveries.
+    #[track_caller]
+    pub fn delivery_list(&mut self, subscription: u64, query: &str) -> Vec<u64> {
+        let page = self.get(&format!("{SUBSCRIPTIONS}/{subscription}/deliveries{query}")).expect(200).json();
+        page["deliveries"].as_array().unwrap().iter().map(|delivery| delivery["eventId"].as_u64().unwrap()).collect()
     }
 }

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod daemon;
 pub mod http;
 pub mod real;
+pub mod receiver;
 
 use std::time::{Duration, Instant};
 

@@ -109,7 +109,7 @@ pub(in crate::http) async fn list(call: Call) -> Result<Response, Fault> {
 pub(in crate::http) async fn get(call: Call) -> Result<Response, Fault> {
     let company = call.company()?;
     call.query(&[])?;
-    let (_, view) = call.services.deliveries.get(company, id_of(&call)?)?.ok_or_else(unknown)?;
+    let view = call.services.deliveries.get(company, id_of(&call)?)?.ok_or_else(unknown)?;
     json(StatusCode::OK, &shape(&view, Some(Sight::of(&call))))
 }
 

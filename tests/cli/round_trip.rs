@@ -1,0 +1,70 @@
+//! The same commands on a stopped daemon, on a running one, and over the network.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::bare;
+use crate::support::real::{RealDaemon, ask, data_dir, run};
+
+fn story(ask: impl Fn(&[&str]) -> Value) {
+    let company = ask(&["company", "create", "--slug", "acme", "--country", "dk", "--name", "Acme A/S"]);
+    assert_eq!((&company["id"], &company["slug"]), (&json!(1), &json!("acme")));
+    assert_eq!(ask(&["company", "list"])["companies"], json!([company]));
+
+    let key = ask(&["key", "create", "--company", "acme", "--scope", "events:read", "--name", "reader"]);
+    assert!(key["key"].as_str().is_some_and(|text| text.starts_with("evk_")), "{key}");
+    let id = key["id"].as_str().unwrap();
+    assert_eq!(ask(&["key", "revoke", id]), json!({"id": id, "revoked": true}));
+    let keys = ask(&["key", "list"]);
+    assert!(keys["keys"][0]["revokedUtc"].is_string() && keys["keys"][0].get("key").is_none(), "{keys}");
+
+    let payload = r#"{ "claimId": "c-1", "amount": 1.50 }"#;
+    let publish = ["event", "publish", "--type", "claim.created", "--payload", payload, "--dedupe-key", "c-1"];
+    let first = ask(&publish);
+    let again = ask(&publish);
+    assert_eq!((&again["id"], &again["duplicate"]), (&first["id"], &json!(true)));
+    let id = first["id"].to_string();
+    assert_eq!(ask(&["event", "get", &id])["payload"], payload);
+    ask(&["event", "publish", "--type", "policy.bound"]);
+    let page = ask(&["event", "list", "--limit", "1"]);
+    let cursor = page["pagingCursor"].as_str().unwrap();
+    let rest = ask(&["event", "list", "--cursor", cursor]);
+    assert_eq!(rest["events"][0]["type"], "policy.bound");
+    assert!(rest.get("pagingCursor").is_none() && rest["resumeCursor"].is_string());
+}
+
+#[test]
+fn everything_works_on_a_stopped_daemon() {
+    let (_folder, data_dir) = data_dir();
+    story(|arguments| ask(&data_dir, arguments));
+}
+
+#[test]
+fn everything_works_on_a_running_daemon() {
+    let (_folder, data_dir) = data_dir();
+    let _daemon = RealDaemon::start(&data_dir, &[]);
+    story(|arguments| ask(&data_dir, arguments));
+}
+
+#[test]
+fn a_key_opens_the_daemon_over_the_network_and_decides_the_company() {
+    let (_folder, data_dir) = data_dir();
+    let daemon = RealDaemon::start(&data_dir, &[]);
+    ask(&data_dir, &["company", "create", "--slug", "acme"]);
+    ask(&data_dir, &["company", "create", "--slug", "other"]);
+    let key = ask(&data_dir, &["key", "create", "--company", "other", "--scope", "events:read", "--scope", "events:write"]);
+    let (url, key) = (format!("http://{}", daemon.address), key["key"].as_str().unwrap());
+    let remote = |arguments: &[&str]| -> Output {
+        bare(&[arguments, &["--output", "json"]].concat()).envs([("LUTINE_URL", url.as_str()), ("LUTINE_API_KEY", key)]).output().unwrap()
+    };
+    assert!(remote(&["event", "publish", "--type", "claim.created"]).status.success());
+    let list: Value = serde_json::from_slice(&remote(&["event", "list"]).stdout).unwrap();
+    assert_eq!(list["events"][0]["companyId"], 2);
+    assert_eq!(remote(&["event", "list", "--company", "acme"]).status.code(), Some(2));
+    let refused = remote(&["company", "list"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let problem: Value = serde_json::from_slice(&refused.stderr).unwrap();
+    assert_eq!(problem["status"], 403);
+    assert_eq!(run(&data_dir, &["event", "list"]).status.code(), Some(2), "two companies, and none was named");
+}

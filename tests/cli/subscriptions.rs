@@ -1,0 +1,90 @@
+//! `lutine subscription` and `lutine delivery`, against the built-in receiver.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::real::{RealDaemon, ask, data_dir, run};
+use crate::support::wait_until;
+use crate::{Running, bare};
+
+fn wait_for_state(data_dir: &Path, delivery: &str, state: &str) -> Value {
+    let mut shown = Value::Null;
+    wait_until(state, || {
+        shown = ask(data_dir, &["delivery", "show", delivery]);
+        shown["state"] == state
+    });
+    shown
+}
+
+#[test]
+fn a_dead_letter_is_seen_retried_and_delivered() {
+    let (_folder, data_dir) = data_dir();
+    let _daemon = RealDaemon::start(&data_dir, &[]);
+    ask(&data_dir, &["company", "create", "--slug", "acme"]);
+    let sink = Running::start(bare(&["sink", "--port", "0", "--answer", "500,500,204", "--output", "json"]));
+    let url = format!("http://{}/hooks", sink.note("lutine sink listening on http://"));
+    let create = ["subscription", "create", "--url", &url, "--types", "claim.*", "--override", "retryScheduleSeconds=[0.05]"];
+    let created = ask(&data_dir, &create);
+    assert_eq!((&created["id"], &created["types"]), (&json!(1), &json!(["claim.*"])));
+    assert!(created["secret"].as_str().unwrap().starts_with("whsec_"));
+    ask(&data_dir, &["trigger", "policy.bound"]);
+    let event = ask(&data_dir, &["trigger", "claim.created"])["id"].clone();
+    let delivery = format!("1-{event}");
+
+    let dead = wait_for_state(&data_dir, &delivery, "dead");
+    let statuses: Vec<&Value> = dead["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["status"]).collect();
+    assert_eq!(statuses, [500, 500]);
+    let page = run(&data_dir, &["delivery", "show", &delivery, "--output", "table"]);
+    let page = String::from_utf8(page.stdout).unwrap();
+    assert!(page.contains("attempt 2  ") && page.contains("state         dead: "), "{page}");
+    let listed = ask(&data_dir, &["delivery", "list", "--subscription", "1", "--state", "dead"]);
+    assert_eq!(listed["deliveries"].as_array().unwrap().len(), 1, "{listed}");
+
+    let tally = ask(&data_dir, &["delivery", "retry", "--all-dead", "--subscription", "1"]);
+    assert_eq!(tally, json!({"retried": 1, "refused": []}));
+    wait_for_state(&data_dir, &delivery, "delivered");
+    let ids: Vec<Value> = (0..3).map(|_| sink.json()["id"].clone()).collect();
+    assert_eq!(ids, vec![json!(format!("evt_{event}_1")); 3]);
+    assert_eq!(run(&data_dir, &["delivery", "retry", &delivery]).status.code(), Some(1), "it is delivered already");
+}
+
+#[test]
+fn a_subscription_is_paused_resumed_tested_and_deleted() {
+    let (_folder, data_dir) = data_dir();
+    let _daemon = RealDaemon::start(&data_dir, &[]);
+    ask(&data_dir, &["company", "create", "--slug", "acme"]);
+    let sink = Running::start(bare(&["sink", "--port", "0", "--output", "json"]));
+    let url = format!("http://{}/", sink.note("lutine sink listening on http://"));
+    ask(&data_dir, &["subscription", "create", "--url", &url, "--name", "mine", "--bearer", "t0ken"]);
+    assert_eq!(ask(&data_dir, &["subscription", "pause", "1"])["state"], "paused");
+    ask(&data_dir, &["trigger", "claim.created"]);
+    let shown = ask(&data_dir, &["subscription", "show", "1"]);
+    assert_eq!((&shown["name"], &shown["backlog"]["events"]), (&json!("mine"), &json!(1)));
+    assert!(!shown.to_string().contains("t0ken") && shown.get("secret").is_none(), "{shown}");
+    assert_eq!(ask(&data_dir, &["subscription", "resume", "1"])["state"], "active");
+    assert_eq!(sink.json()["type"], "claim.created");
+    let test = ask(&data_dir, &["subscription", "test", "1"]);
+    wait_for_state(&data_dir, test["deliveryId"].as_str().unwrap(), "delivered");
+    assert_eq!(ask(&data_dir, &["subscription", "list"])["subscriptions"].as_array().unwrap().len(), 1);
+    assert_eq!(ask(&data_dir, &["subscription", "delete", "1"]), json!({"id": 1, "deleted": true}));
+    assert_eq!(run(&data_dir, &["subscription", "show", "1"]).status.code(), Some(1));
+}
+
+#[test]
+fn the_receiver_and_the_daemon_are_not_taken_for_each_other() {
+    let (_folder, data_dir) = data_dir();
+    let daemon = RealDaemon::start(&data_dir, &[]);
+    ask(&data_dir, &["company", "create", "--slug", "acme"]);
+    let key = ask(&data_dir, &["key", "create", "--company", "acme", "--scope", "subscriptions:write", "--scope", "subscriptions:read"]);
+    let (url, key) = (format!("http://{}", daemon.address), key["key"].as_str().unwrap());
+    let create = ["subscription", "create", "--url", "http://127.0.0.1:9/hooks"];
+    let both = bare(&[&["--url", url.as_str()], create.as_slice()].concat()).env("LUTINE_API_KEY", key).output().unwrap();
+    assert_eq!(both.status.code(), Some(2), "{both:?}");
+    let mut remote = bare(&[create.as_slice(), &["--output", "json"]].concat());
+    let output = remote.envs([("LUTINE_URL", url.as_str()), ("LUTINE_API_KEY", key)]).output().unwrap();
+    let created: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(created["url"], "http://127.0.0.1:9/hooks");
+    let list = bare(&["subscription", "list", "--url", &url, "--api-key", key, "--output", "json"]).output().unwrap();
+    assert!(list.status.success());
+}
