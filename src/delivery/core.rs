@@ -241,18 +241,43 @@ impl Core {
             self.run(id);
         }
         let mut starts = Vec::new();
-        // With all permits out the others keep their places in the queue.
-        while !self.permits.are_out()
-            && let Some(id) = self.runnable.pop_front()
-        {
-            self.is_runnable.remove(&id);
-            match self.turn(id, now, &mut starts)? {
-                Turn::Again => self.run(id),
-                Turn::NoRoom(reason) => self.block(id, reason),
-                Turn::Done => {}
+        loop {
+            // With all permits out the others keep their places in the queue.
+            while !self.permits.are_out()
+                && let Some(id) = self.runnable.pop_front()
+            {
+                self.is_runnable.remove(&id);
+                match self.turn(id, now, &mut starts)? {
+                    Turn::Again => self.run(id),
+                    Turn::NoRoom(reason) => self.block(id, reason),
+                    Turn::Done => {}
+                }
+            }
+            if self.permits.are_out() || !self.unblock() {
+                return Ok(starts);
             }
         }
-        Ok(starts)
+    }
+
+    /// Lets lanes go on that wait although there is room; false when there are none. A lane that was let go on before
+    /// them may have had no use for it, or be gone.
+    fn unblock(&mut self) -> bool {
+        let permits = &self.permits;
+        let mut freed = Vec::new();
+        if permits.has_room_for_slow() {
+            freed.extend(self.blocked_slow.pop_front());
+        }
+        self.blocked_hosts.retain(|host, waiting| {
+            if permits.has_room_at(host) {
+                freed.extend(waiting.pop_front());
+            }
+            !waiting.is_empty()
+        });
+        for id in &freed {
+            self.is_blocked.remove(id);
+            self.run(*id);
+        }
+        !freed.is_empty()
     }
 
     /// A lane goes on when there is room again for its kind.

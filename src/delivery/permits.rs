@@ -54,17 +54,25 @@ impl Permits {
         self.out >= self.limits.all
     }
 
+    /// Whether slow receivers may have more than they have.
+    pub fn has_room_for_slow(&self) -> bool {
+        self.slow < (self.limits.all / 4).max(1)
+    }
+
+    /// Whether a host may have more than it has.
+    pub fn has_room_at(&self, host: &std::sync::Arc<str>) -> bool {
+        self.hosts.get(host).is_none_or(|out| *out < self.limits.per_host)
+    }
+
     /// A permit, if there is room. All slow receivers together get a quarter of the room at most.
     pub fn take(&mut self, host: &std::sync::Arc<str>, is_slow: bool) -> Result<Permit, NoRoom> {
-        let slow_max = (self.limits.all / 4).max(1);
-        let to_host = self.hosts.get(host).copied().unwrap_or(0);
         if self.are_out() {
             return Err(NoRoom::All);
         }
-        if is_slow && self.slow >= slow_max {
+        if is_slow && !self.has_room_for_slow() {
             return Err(NoRoom::Slow);
         }
-        if to_host >= self.limits.per_host {
+        if !self.has_room_at(host) {
             return Err(NoRoom::Host);
         }
         self.out += 1;

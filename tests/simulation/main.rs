@@ -7,6 +7,7 @@ mod disk;
 mod faulty;
 mod lifecycle;
 mod reading;
+mod room;
 mod sending;
 mod stage;
 mod world;
