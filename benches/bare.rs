@@ -33,7 +33,9 @@ pub fn run(address: SocketAddr, sample: &Sample, connections: usize, duration: D
     let headers: HeaderMap = sample
         .headers
         .iter()
-        .map(|(name, value)| (HeaderName::try_from(name).expect("a header's name"), HeaderValue::try_from(value).expect("a header's value")))
+        .map(|(name, value)| {
+            (HeaderName::try_from(name).expect("a header's name"), HeaderValue::try_from(value).expect("a header's value"))
+        })
         .collect();
     let request = Rc::new((sample.path.clone(), headers, sample.body.clone()));
     let done = Rc::new(Cell::new(0_u64));

@@ -58,7 +58,8 @@ fn fill(bench: &mut Bench, subscriptions: u64) -> (Daemon, String) {
             expect: Expect::Status(201),
         }
         .go(Box::new(Idle::new(&key)));
-        let what = format!("{} subscriptions created at {CONNECTIONS} connections, in {}", count(subscriptions as f64), millis(created.elapsed));
+        let what =
+            format!("{} subscriptions created at {CONNECTIONS} connections, in {}", count(subscriptions as f64), millis(created.elapsed));
         bench.report.add(Row::figure(what, per_second(created.rate())));
     }
     (daemon, key)
@@ -93,10 +94,7 @@ fn among_them(bench: &mut Bench, bare: &Daemon, bare_key: &str, full: Daemon, ke
         alone.extend(of_none);
         beside.extend(of_all);
     }
-    let row = Row::figure(
-        format!("publish {PER_SECOND}/s to {MATCHING} of {all}, p50 / p95 / p99"),
-        Seconds::to_accept(&beside).text(),
-    );
+    let row = Row::figure(format!("publish {PER_SECOND}/s to {MATCHING} of {all}, p50 / p95 / p99"), Seconds::to_accept(&beside).text());
     bench.report.add(row.beside(Seconds::to_accept(&alone).text(), median(ratios.into_iter())).ratio_must(Target::AtMost(1.5, " × p99")));
     let per_delivery = cpu.as_secs_f64() * 1e6 / (beside.len() * MATCHING) as f64;
     bench.report.add(Row::figure("the same, server CPU per delivery", micros(per_delivery)));
