@@ -591,8 +591,13 @@ impl Core {
     }
 
     /// A subscription was changed, paused or resumed.
-    pub fn changed(&mut self, subscription: Arc<Subscription>) {
+    pub fn changed(&mut self, mut subscription: Arc<Subscription>) {
         let id = subscription.id;
+        // Whoever changed it could not know yet that the receiver answered 410.
+        let is_gone = |(known, standing, _): &(SubscriptionId, Standing, Health)| *known == id && *standing == Standing::Disabled;
+        if subscription.standing == Standing::Active && self.outcomes.receivers.iter().any(is_gone) {
+            subscription = Arc::new(Subscription { standing: Standing::Disabled, ..Subscription::clone(&subscription) });
+        }
         self.matcher.insert(&subscription);
         self.rested.remove(&id);
         let Some(lane) = self.lanes.get_mut(&id) else {

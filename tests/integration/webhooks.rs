@@ -306,6 +306,24 @@ fn a_receiver_that_is_gone_disables_its_subscription_and_loses_nothing() {
 }
 
 #[test]
+fn a_change_does_not_undo_a_410_that_waits_to_be_written() {
+    let daemon = TestDaemon::start();
+    let mut acme = daemon.subscriber();
+    let receiver = Receiver::answers([410, 204]);
+    acme.subscribe(&receiver.url(), &json!({}));
+    acme.publish(r#"{"type":"a"}"#);
+    wait_until("the 410", || receiver.count() == 1 && daemon.metric("lutine_delivery_attempts_in_flight") == 0);
+    // The clock stands still, so nothing is on record.
+    acme.patch(&format!("{SUBSCRIPTIONS}/1"), r#"{"name":"b"}"#).expect(200);
+    std::thread::sleep(Duration::from_millis(450));
+    assert_eq!(receiver.count(), 1);
+    daemon.wait("the record", || acme.subscription(1)["state"] == "disabled");
+    acme.act(1, "resume").expect(200);
+    daemon.wait("what waited", || receiver.count() > 1);
+    assert_eq!(acme.subscription(1)["name"], "b");
+}
+
+#[test]
 fn a_body_that_a_receiver_never_takes_is_dead_at_once() {
     for status in [413, 415] {
         let daemon = TestDaemon::start();
