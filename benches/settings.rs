@@ -80,7 +80,7 @@ groups: page get filtered publish open seal disk deliver fanout backlog idle sic
 environment: LUTINE_BENCH_EVENTS (300000) events in the large store; the small one has a tenth
              LUTINE_BENCH_DAY_EVENTS (60000) events of the day's mixture
              LUTINE_BENCH_DELIVERIES (20000) webhooks of one round
-             LUTINE_BENCH_SUBSCRIPTIONS (10000) idle subscriptions; 100000 take a minute or two to make
+             LUTINE_BENCH_SUBSCRIPTIONS (10000) idle subscriptions; 100000 take about 20 s to make
              LUTINE_BENCH_ROUNDS (5) and LUTINE_BENCH_SECONDS (1.2) rounds of each contestant and their length";
 
 impl Settings {
