@@ -324,7 +324,15 @@ impl World {
             }
             let Some(event) = alert.to_event() else { continue };
             self.disk.enter("alerting");
-            let appending = self.done(life.store.append(life.store.prepare(company, &event)))?;
+            let appending = match life.store.append(life.store.prepare(company, &event)) {
+                Ok(appending) => appending,
+                // Too many segments wait.
+                Err(_) if !self.disk.is_dead() => {
+                    life.core.not_announced(alert, now);
+                    continue;
+                }
+                Err(_) => return Err(Stop::PowerGone),
+            };
             self.done(life.store.turn())?;
             self.answered(now_or_never(appending))?;
             self.oracle.read_log(&life.store)?;
@@ -596,10 +604,10 @@ impl World {
         let row = RetryRow { attempts, due: life.store.now(), created: event.created };
         self.disk.enter("acting");
         // Whether or not the power goes, a person has wanted it.
-        self.oracle.retried(id);
+        self.oracle.retried(id, attempts);
         let written = now_or_never(life.store.write_rows(vec![(id, DeliveryRow::Retry(row))], Some(&actor()), "delivery.retry"));
         self.answered(written)?;
-        self.oracle.retried(id);
+        self.oracle.retried(id, attempts);
         life.core.owed_by_hand(id, row);
         self.oracle.count("retried by hand");
         Ok(())

@@ -81,8 +81,11 @@ struct Track {
     /// How often the receiver refused or failed it.
     failures: u32,
     was_refused: bool,
-    /// The number of the last attempt that was answered with 410; it does not count.
-    gone: u32,
+    /// The greatest number that any attempt has had.
+    highest: u32,
+    was_by_hand: bool,
+    /// Attempts that the person knew of.
+    asked: u32,
     /// A person has retried it.
     by_hand: bool,
     is_cancelled: bool,
@@ -253,10 +256,12 @@ impl Oracle {
     }
 
     /// A person wants it again.
-    pub fn retried(&mut self, delivery: DeliveryId) {
+    pub fn retried(&mut self, delivery: DeliveryId, attempts: u32) {
         trace(|| format!("{delivery} is retried by hand"));
         let track = self.tracks.entry(delivery).or_default();
         track.by_hand = true;
+        track.was_by_hand = true;
+        track.asked = attempts;
         track.due = None;
         track.recorded_due = None;
         track.is_dead = false;
@@ -306,8 +311,10 @@ impl Oracle {
         if let Some(due) = track.due.filter(|due| *due > now) {
             return told(format!("it is due at {due} and it is {now}"));
         }
-        // A person who retries has seen the attempt that was answered with 410, too.
-        if start.number != track.seen + 1 && (track.gone == 0 || start.number != track.gone + 1) {
+        // A retry by hand counts on from the last attempt in the log: one that was answered with 410, one that the power
+        // loss left there and not in the ledger, or not the last one, which is on its way to the disk.
+        let may_be = track.asked.min(track.seen) + 1..=track.highest + 1;
+        if start.number != track.seen + 1 && !(track.by_hand && may_be.contains(&start.number)) {
             return told(format!("{} attempts were made", track.seen));
         }
         let strictly = party.subscription.wishes.ordering == Ordering::Strict && party.changing.is_none();
@@ -356,6 +363,7 @@ impl Oracle {
         let Some(party) = self.parties.get_mut(&delivery.subscription).filter(|party| !party.is_deleted) else { return };
         let track = self.tracks.entry(delivery).or_default();
         track.is_in_flight = false;
+        track.highest = track.highest.max(number);
         match answer {
             Answer::Taken => {
                 party.failures = 0;
@@ -381,10 +389,7 @@ impl Oracle {
                 track.was_refused = true;
                 track.is_dead = true;
             }
-            Answer::Gone => {
-                party.is_stopped = true;
-                track.gone = number;
-            }
+            Answer::Gone => party.is_stopped = true,
         }
     }
 
@@ -472,8 +477,7 @@ impl Oracle {
                     Some(DeliveryStateName::Delivered) if track.taken.is_some() => "delivered",
                     Some(DeliveryStateName::Dead) if track.was_refused => "refused",
                     Some(DeliveryStateName::Dead) if track.failures as usize >= full => "exhausted",
-                    // A retry by hand counts on from the last attempt, whatever its answer was.
-                    Some(DeliveryStateName::Dead) if track.gone > 0 && track.seen as usize >= full => "exhausted",
+                    Some(DeliveryStateName::Dead) if track.was_by_hand && track.seen as usize >= full => "exhausted",
                     Some(DeliveryStateName::Expired) if has_expired => "expired",
                     Some(DeliveryStateName::Cancelled) if track.is_cancelled => "cancelled",
                     None if has_expired && (track.taken.is_some() || track.is_recorded_dead || track.is_cancelled) => "ended and purged",
