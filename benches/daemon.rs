@@ -43,7 +43,6 @@ pub struct Daemon {
     pub process: Process,
     /// From the start of the process to its ready line.
     pub ready_after: Duration,
-    was_stopped: bool,
 }
 
 impl Daemon {
@@ -79,7 +78,7 @@ impl Daemon {
         match receiver.recv_timeout(PATIENCE) {
             Ok((at, address)) => {
                 let address = address.expect("the ready line ends with an address");
-                Ok(Self { child, data_dir: data_dir.to_owned(), address, process, ready_after: at - started, was_stopped: false })
+                Ok(Self { child, data_dir: data_dir.to_owned(), address, process, ready_after: at - started })
             }
             Err(_) => {
                 let _ = child.kill();
@@ -101,7 +100,6 @@ impl Daemon {
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait().expect("the daemon's status") {
-                self.was_stopped = true;
                 assert!(status.success(), "SIGTERM ended the daemon with {status}");
                 return;
             }
@@ -157,11 +155,11 @@ impl Daemon {
     }
 
     fn end_at_once(&mut self) {
-        if !self.was_stopped
-            && let Ok(Some(status)) = self.child.try_wait()
+        if let Ok(Some(status)) = self.child.try_wait()
+            && !status.success()
         {
             let said = std::fs::read_to_string(self.data_dir.with_extension("stderr")).unwrap_or_default();
-            eprintln!("the daemon had ended before it was asked to, with {status}:\n{said}");
+            eprintln!("the daemon had ended by itself with {status}:\n{said}");
         }
         // Both fail only if it has ended already.
         let _ = self.child.kill();

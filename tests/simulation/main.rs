@@ -11,7 +11,6 @@ mod lifecycle;
 mod obligations;
 mod outage;
 mod reading;
-mod room;
 mod sending;
 mod stage;
 mod world;

@@ -36,7 +36,7 @@ struct Told {
     created: Timestamp,
 }
 
-pub fn wishes() -> Wishes {
+fn wishes() -> Wishes {
     Wishes {
         name: "portal".to_owned(),
         url: "https://partner.example/".to_owned(),
