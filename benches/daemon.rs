@@ -43,6 +43,7 @@ pub struct Daemon {
     pub process: Process,
     /// From the start of the process to its ready line.
     pub ready_after: Duration,
+    was_stopped: bool,
 }
 
 impl Daemon {
@@ -78,7 +79,7 @@ impl Daemon {
         match receiver.recv_timeout(PATIENCE) {
             Ok((at, address)) => {
                 let address = address.expect("the ready line ends with an address");
-                Ok(Self { child, data_dir: data_dir.to_owned(), address, process, ready_after: at - started })
+                Ok(Self { child, data_dir: data_dir.to_owned(), address, process, ready_after: at - started, was_stopped: false })
             }
             Err(_) => {
                 let _ = child.kill();
@@ -100,6 +101,7 @@ impl Daemon {
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait().expect("the daemon's status") {
+                self.was_stopped = true;
                 assert!(status.success(), "SIGTERM ended the daemon with {status}");
                 return;
             }
@@ -155,11 +157,11 @@ impl Daemon {
     }
 
     fn end_at_once(&mut self) {
-        if let Ok(Some(status)) = self.child.try_wait()
-            && !status.success()
+        if !self.was_stopped
+            && let Ok(Some(status)) = self.child.try_wait()
         {
             let said = std::fs::read_to_string(self.data_dir.with_extension("stderr")).unwrap_or_default();
-            eprintln!("the daemon had ended by itself with {status}:\n{said}");
+            eprintln!("the daemon had ended before it was asked to, with {status}:\n{said}");
         }
         // Both fail only if it has ended already.
         let _ = self.child.kill();

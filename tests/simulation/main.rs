@@ -11,6 +11,7 @@ mod lifecycle;
 mod obligations;
 mod outage;
 mod reading;
+mod room;
 mod sending;
 mod stage;
 mod world;

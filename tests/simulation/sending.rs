@@ -36,7 +36,7 @@ struct Told {
     created: Timestamp,
 }
 
-fn wishes() -> Wishes {
+pub fn wishes() -> Wishes {
     Wishes {
         name: "portal".to_owned(),
         url: "https://partner.example/".to_owned(),
