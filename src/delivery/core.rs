@@ -336,7 +336,13 @@ impl Core {
                 outcome = Turn::Again;
                 break;
             }
-            let Some(pick) = lane.pick(now) else { break };
+            let Some(pick) = lane.pick(now) else {
+                // Everything that was read may be settled, or of no interest.
+                if lane.waiting() == 0 && lane.wants(ahead).is_some() {
+                    outcome = Turn::Again;
+                }
+                break;
+            };
             let permit = match self.permits.take(&lane.host, lane.is_slow(now)) {
                 Ok(permit) => permit,
                 Err(reason) => {
