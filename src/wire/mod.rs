@@ -6,4 +6,5 @@ pub mod events;
 mod json;
 pub mod problem;
 pub mod publish;
+pub mod references;
 pub mod subscriptions;
