@@ -221,7 +221,7 @@ fn log_event(company: CompanyId, chunk: &Chunk, place: usize, record: &Record, n
 }
 
 /// The text of an event's references where it lies in the chunk.
-fn references_of(chunk: &Chunk, place: usize, record: &Record) -> Result<Bytes, StorageFault> {
+pub(super) fn references_of(chunk: &Chunk, place: usize, record: &Record) -> Result<Bytes, StorageFault> {
     if !record.has_extra() {
         return Ok(Bytes::new());
     }
