@@ -80,7 +80,35 @@ pub fn parse_event(body: &[u8], limits: &EventLimits) -> Result<NewEvent, Refusa
     parse_text(utf8(body)?, 0, limits)
 }
 
+/// Whether a body whose first bytes these are may hold snapshots, which let it be larger than others.
+///
+/// What lies beside snapshots is limited like every other body, so that the first one begins within those bytes. A name
+/// that is written with escapes is not recognised.
+#[must_use]
+pub fn may_have_snapshots(start: &[u8]) -> bool {
+    const NAME: &[u8] = b"\"snapshot\"";
+    start.windows(NAME.len()).any(|window| window == NAME)
+}
+
+/// As [`parse_event`]; the body may have `rest_bytes_max` beside its snapshots.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn parse_event_beside_snapshots(body: &[u8], limits: &EventLimits, rest_bytes_max: usize) -> Result<NewEvent, Refusal> {
+    let (event, snapshots) = parse_measured(utf8(body)?, 0, limits)?;
+    if body.len() - snapshots > rest_bytes_max {
+        let detail = format!("the body has more than {rest_bytes_max} bytes beside its snapshots");
+        return Err(Refusal { code: "body_too_large", pointer: None, detail, offset: None });
+    }
+    Ok(event)
+}
+
 fn parse_text(text: &str, base: usize, limits: &EventLimits) -> Result<NewEvent, Refusal> {
+    parse_measured(text, base, limits).map(|(event, _)| event)
+}
+
+/// An event and how many bytes of its text are snapshots.
+fn parse_measured(text: &str, base: usize, limits: &EventLimits) -> Result<(NewEvent, usize), Refusal> {
     // The members around a payload are one container more than the payload itself.
     let depth_max = limits.depth_max + 1;
     let mut scanner = Scanner::new(text, depth_max);
@@ -105,7 +133,7 @@ pub fn parse_test_event(body: &[u8], limits: &EventLimits) -> Result<NewEvent, R
             return Err(Refusal::of(code, &format!("/{name}"), format!("`{name}` must be a string that holds JSON")));
         }
     }
-    let event = build(&members, 0, limits)?;
+    let (event, _) = build(&members, 0, limits)?;
     Ok(NewEvent { payload: json::normalize(&event.payload), metadata: json::normalize(&event.metadata), ..event })
 }
 
@@ -239,7 +267,7 @@ fn text_of<'a>(value: &Value<'a>, code: &'static str, name: &str) -> Result<std:
     value.text().ok_or_else(|| Refusal::of(code, &format!("/{name}"), format!("`{name}` must be a string")))
 }
 
-fn build(members: &[Option<Value<'_>>; MEMBERS.len()], base: usize, limits: &EventLimits) -> Result<NewEvent, Refusal> {
+fn build(members: &[Option<Value<'_>>; MEMBERS.len()], base: usize, limits: &EventLimits) -> Result<(NewEvent, usize), Refusal> {
     let [kind, payload, metadata, dedupe_key, version, references, occurred_at] = members;
     let kind = kind.as_ref().ok_or_else(|| Refusal::of("missing_member", "/type", "the member `type` is missing"))?;
     let kind = text_of(kind, "invalid_type", "type")?.parse();
@@ -247,7 +275,9 @@ fn build(members: &[Option<Value<'_>>; MEMBERS.len()], base: usize, limits: &Eve
     let version = version.as_ref().map(|value| text_of(value, "invalid_version", "version")).transpose()?;
     let occurred_at = occurred_at.as_ref().map(|value| text_of(value, "invalid_occurred_at", "occurredAt")).transpose()?;
     let refused = |code, pointer: &str, error: &dyn std::fmt::Display| Refusal::of(code, pointer, error.to_string());
-    Ok(NewEvent {
+    let references = references.as_ref().map(|value| parse_references(value, base, limits)).transpose()?;
+    let (references, snapshots) = references.unzip();
+    let event = NewEvent {
         kind: kind.map_err(|error| refused("invalid_type", "/type", &error))?,
         version: version
             .map(|text| text.parse())
@@ -257,12 +287,13 @@ fn build(members: &[Option<Value<'_>>; MEMBERS.len()], base: usize, limits: &Eve
         payload: json_text(payload.as_ref(), "payload", limits.payload_bytes_max, limits)?,
         metadata: json_text(metadata.as_ref(), "metadata", limits.metadata_bytes_max, limits)?,
         dedupe_key: dedupe_key.map(|text| text.parse()).transpose().map_err(|error| refused("invalid_dedupe_key", "/dedupeKey", &error))?,
-        references: references.as_ref().map(|value| parse_references(value, base, limits)).transpose()?,
+        references,
         occurred_at: occurred_at
             .map(|text| text.parse())
             .transpose()
             .map_err(|error| refused("invalid_occurred_at", "/occurredAt", &error))?,
-    })
+    };
+    Ok((event, snapshots.unwrap_or(0)))
 }
 
 /// The JSON text that a member holds: the decoded text of a string, or the source of any other value.
@@ -376,6 +407,25 @@ mod tests {
         assert_eq!(parse(r#"{"type":"a","payload":[[[[]]]]}"#), Err("too_deep"));
         assert_eq!(parse(r#"{"type":"a","payload":"[[[]]]"}"#), Ok(()));
         assert_eq!(parse(r#"{"type":"a","payload":"[[[[]]]]"}"#), Err("too_deep"));
+    }
+
+    #[test]
+    fn what_lies_beside_snapshots_is_limited_like_every_body() {
+        let body = |payload: usize, snapshot: usize| {
+            let (payload, snapshot) = ("p".repeat(payload), "s".repeat(snapshot));
+            let snapshot = format!(r#"{{"contentType":"text/plain","body":"{snapshot}"}}"#);
+            format!(
+                r#"{{"type":"a","payload":["{payload}"],"references":[{{"referenceType":"c","referenceId":"1","snapshot":{snapshot}}}]}}"#
+            )
+        };
+        let parse = |payload: usize, snapshot: usize| {
+            let rest = body(0, 0).len() - r#"{"contentType":"text/plain","body":""}"#.len();
+            let parsed = parse_event_beside_snapshots(body(payload, snapshot).as_bytes(), &EventLimits::default(), rest + 10);
+            parsed.map(|_| ()).map_err(|refusal| refusal.code)
+        };
+        assert_eq!([parse(10, 0), parse(10, 5_000)], [Ok(()), Ok(())]);
+        assert_eq!([parse(11, 0), parse(11, 5_000)], [Err("body_too_large"), Err("body_too_large")]);
+        assert!(may_have_snapshots(body(10, 0).as_bytes()) && !may_have_snapshots(b"{\"type\":\"snapshots\"}"));
     }
 
     #[test]

@@ -89,8 +89,8 @@ struct Found {
 }
 
 /// Checks a list of references that has been scanned; `base` bytes of the body come before what the value's offset counts
-/// from.
-pub(super) fn parse_references(value: &Value<'_>, base: usize, limits: &EventLimits) -> Result<NewReferences, Refusal> {
+/// from. With how many bytes of the text are snapshots.
+pub(super) fn parse_references(value: &Value<'_>, base: usize, limits: &EventLimits) -> Result<(NewReferences, usize), Refusal> {
     let list = Place { value: Value { offset: base + value.offset, ..*value }, pointer: "/references".to_owned() };
     let mut elements = list.elements("`references` must be an array of objects")?;
     let mut references = Vec::new();
@@ -122,7 +122,8 @@ pub(super) fn parse_references(value: &Value<'_>, base: usize, limits: &EventLim
             limits.metadata_bytes_max
         )));
     }
-    Ok(NewReferences { text, snapshots: found.into_iter().map(|found| found.snapshot).collect() })
+    let bytes = found.iter().map(|found| found.length).sum();
+    Ok((NewReferences { text, snapshots: found.into_iter().map(|found| found.snapshot).collect() }, bytes))
 }
 
 /// The source with each snapshot replaced by what it is and how long.

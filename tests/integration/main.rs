@@ -21,6 +21,7 @@ mod overload;
 mod polling;
 mod publish;
 mod rates;
+mod references;
 mod refusals;
 mod retention;
 mod subscriptions;

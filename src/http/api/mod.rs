@@ -4,6 +4,7 @@ pub(super) mod companies;
 pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod keys;
+pub(super) mod notifications;
 pub(super) mod publish;
 pub(super) mod subscriptions;
 pub(super) mod system;
