@@ -34,8 +34,8 @@ const OWNERS: [(&str, &[&str]); 15] = [
     ("redb", &["store"]),
     ("reqwest", &["webhook", "cli"]),
     ("hyper_util::client", &["webhook", "cli"]),
-    // Signatures of webhooks; cursors and API keys.
-    ("hmac", &["webhook", "service"]),
+    // Signatures of webhooks; cursors and API keys; ids of notifications.
+    ("hmac", &["webhook", "service", "domain"]),
     ("figment", &["config"]),
     ("tracing_subscriber", &["telemetry"]),
     ("prometheus_client", &["telemetry"]),

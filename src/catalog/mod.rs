@@ -16,6 +16,8 @@ pub struct EventTypeEntry {
     pub name: String,
     /// A short name for people.
     pub label: String,
+    /// The label in other languages, by their locale such as `de_DE`.
+    pub labels: BTreeMap<String, String>,
     /// A sentence for people.
     pub description: String,
     /// The version of its payload.
@@ -56,7 +58,7 @@ impl fmt::Display for CatalogFault {
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct CatalogError(pub Vec<CatalogFault>);
 
-const MEMBERS: [&str; 6] = ["name", "label", "description", "version", "deprecated", "sample"];
+const MEMBERS: [&str; 7] = ["name", "label", "labels", "description", "version", "deprecated", "sample"];
 const BUILTIN: &str = include_str!("builtin.toml");
 
 impl Catalog {
@@ -173,7 +175,41 @@ fn read_entry(table: &dyn TableLike, offset: Option<usize>, fault: &mut impl FnM
     if deprecated == Some(None) {
         refuse(place("deprecated"), "`deprecated` must be true or false".to_owned());
     }
-    is_right.then_some(EventTypeEntry { name, label, description, version, deprecated: deprecated.flatten().unwrap_or(false), sample })
+    let labels = read_labels(table.get("labels"), place("labels"), &mut refuse);
+    is_right.then_some(EventTypeEntry {
+        name,
+        label,
+        labels,
+        description,
+        version,
+        deprecated: deprecated.flatten().unwrap_or(false),
+        sample,
+    })
+}
+
+/// `labels = { de_DE = "Schaden angelegt" }`
+fn read_labels(item: Option<&Item>, offset: Option<usize>, refuse: &mut impl FnMut(Option<usize>, String)) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    let Some(item) = item else { return labels };
+    let Some(table) = item.as_table_like() else {
+        refuse(offset, "`labels` must be a table such as { de_DE = \"Schaden angelegt\" }".to_owned());
+        return labels;
+    };
+    for (locale, label) in table.iter() {
+        match label.as_str().filter(|label| !label.is_empty()) {
+            Some(label) if is_locale(locale) => drop(labels.insert(locale.to_owned(), label.to_owned())),
+            Some(_) => refuse(offset, format!("`{locale}` is no locale such as de or de_DE")),
+            None => refuse(offset, format!("the label in `{locale}` must be a text")),
+        }
+    }
+    labels
+}
+
+/// A language of two or three letters (ISO 639), and perhaps a country behind it (ISO 3166): `de`, `de_DE`.
+fn is_locale(text: &str) -> bool {
+    let (language, country) = text.split_once('_').map_or((text, None), |(language, country)| (language, Some(country)));
+    let is_country = |country: &str| country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_uppercase());
+    (2..=3).contains(&language.len()) && language.bytes().all(|byte| byte.is_ascii_lowercase()) && country.is_none_or(is_country)
 }
 
 #[cfg(test)]
@@ -199,6 +235,8 @@ mod tests {
         for name in ["claim.created", "CLAIM_UPDATED", "inquiryordered", "FileUploadEvent", "document.uploaded"] {
             assert!(catalog.find(name).is_some(), "{name}");
         }
+        assert!(catalog.iter().all(|entry| entry.labels.contains_key("de_DE")));
+        assert_eq!(catalog.find("inquiry_created").unwrap().labels["de_DE"], "Beratung erstellt");
         assert_eq!(catalog.find("fileuploadevent").unwrap().name, "FileUploadEvent");
         assert!(catalog.find("nothing.known").is_none());
     }
@@ -208,6 +246,19 @@ mod tests {
         let catalog = load("[[types]]\nname = \"Fleet.Moved\"\n[[types]]\nname = \"claim.created\"\nlabel = \"Ours\"\n").unwrap();
         assert_eq!(catalog.find("fleet.moved").unwrap().label, "Fleet.Moved");
         assert_eq!(catalog.find("claim.created").unwrap().label, "Ours");
+    }
+
+    #[test]
+    fn labels_have_locales() {
+        let catalog = load("[[types]]\nname = \"a\"\nlabels = { de_DE = \"Ä\", fr = \"B\" }\n").unwrap();
+        let labels: Vec<_> = catalog.find("a").unwrap().labels.iter().map(|(locale, label)| (locale.as_str(), label.as_str())).collect();
+        assert_eq!(labels, [("de_DE", "Ä"), ("fr", "B")]);
+        let wrong = |labels: &str| faults(&format!("[[types]]\nname = \"a\"\nlabels = {labels}\n"));
+        assert_eq!(wrong("\"x\""), [(3, "`labels` must be a table such as { de_DE = \"Schaden angelegt\" }".to_owned())]);
+        for locale in ["german", "DE", "de-DE", "de_de", "de_", "d"] {
+            assert_eq!(wrong(&format!("{{ {locale} = \"x\" }}")), [(3, format!("`{locale}` is no locale such as de or de_DE"))]);
+        }
+        assert_eq!(wrong("{ de = 1 }"), [(3, "the label in `de` must be a text".to_owned())]);
     }
 
     #[test]

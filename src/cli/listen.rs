@@ -160,6 +160,8 @@ fn outgoing(event: &RawValue) -> Result<OutgoingEvent, Failure> {
         envelope: Bytes::copy_from_slice(text.as_bytes()),
         payload_start: start,
         payload_length: payload.get().len().saturating_sub(2),
+        // Nor these.
+        references: Bytes::new(),
     })
 }
 

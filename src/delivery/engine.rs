@@ -408,5 +408,6 @@ fn outgoing(event: LogEvent) -> OutgoingEvent {
         envelope: event.envelope,
         payload_start: event.payload_start,
         payload_length: event.payload_length,
+        references: event.references,
     }
 }

@@ -88,6 +88,13 @@ pub(super) struct Record {
     extra_length: u32,
 }
 
+impl Record {
+    /// Whether the event carries something beyond its envelope.
+    pub fn has_extra(&self) -> bool {
+        self.extra_length > 0
+    }
+}
+
 /// A whole chunk in memory.
 #[derive(Debug, Clone)]
 pub(super) struct Chunk {

@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use super::chunk::{Chunk, Record};
 use super::page::{Collects, PageQuery, Start, position_of};
+use super::prepared::ExtraReferences;
 use super::recent::KindsAbove;
+use super::records;
 use super::segment::{KindName, Segment, SegmentReads};
 use super::tables::{ChunkKey, chunk_key};
 use super::{Inner, ReadError, StorageFault, Store};
@@ -15,6 +17,7 @@ use crate::domain::company::CompanyId;
 use crate::domain::cursor::{Direction, Position};
 use crate::domain::event::EventId;
 use crate::domain::filter::{OWN_PREFIX, TypeFilter};
+use crate::domain::notification::NotificationKey;
 use crate::domain::time::Timestamp;
 
 /// A batch ends when it has so many bytes of envelopes, however few events they are.
@@ -41,6 +44,9 @@ pub struct LogEvent {
     pub payload_start: usize,
     /// How many bytes the escaped payload has.
     pub payload_length: usize,
+    /// The JSON text of its references, without the bodies of snapshots; empty when it has none. Shares the memory of its
+    /// chunk.
+    pub references: Bytes,
 }
 
 impl LogEvent {
@@ -154,7 +160,7 @@ impl Gatherer {
             }
         };
         let event = log_event(self.company, chunk, place, &record, name)?;
-        self.bytes += event.envelope.len();
+        self.bytes += event.envelope.len() + event.references.len();
         self.events.push(event);
         self.position = position;
         Ok(false)
@@ -210,7 +216,18 @@ fn log_event(company: CompanyId, chunk: &Chunk, place: usize, record: &Record, n
         envelope: chunk.envelopes(place, place).ok_or_else(damaged)?,
         payload_start,
         payload_length,
+        references: references_of(chunk, place, record)?,
     })
+}
+
+/// The text of an event's references where it lies in the chunk.
+fn references_of(chunk: &Chunk, place: usize, record: &Record) -> Result<Bytes, StorageFault> {
+    if !record.has_extra() {
+        return Ok(Bytes::new());
+    }
+    let extra = chunk.extra(place).ok_or_else(|| StorageFault::Record("an event lies outside its chunk".to_owned()))?;
+    let ExtraReferences { references } = records::decode(&extra)?;
+    Ok(references.map_or_else(Bytes::new, |text| extra.slice_ref(text.as_bytes())))
 }
 
 impl Counted {
@@ -380,6 +397,12 @@ impl Store {
     /// As [`Store::read_after`].
     pub fn count_matching(&self, company: CompanyId, after: Position, until: Position, filter: &TypeFilter) -> Result<Counted, ReadError> {
         Ok(self.inner.count_matching(company, after, until, filter)?)
+    }
+
+    /// The key of a company's notification ids; the same for as long as the store lives.
+    #[must_use]
+    pub fn notification_key(&self, company: CompanyId) -> NotificationKey {
+        NotificationKey::derive(&self.inner.secrets.cursor_key, company)
     }
 
     /// The log's time: the machine's, unless that is not believed. It never goes back.

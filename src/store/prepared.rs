@@ -64,6 +64,13 @@ pub(super) struct Extra {
     pub occurred_us: Option<u64>,
 }
 
+/// Of an [`Extra`] the references alone, where they lie.
+#[derive(Debug, Decode)]
+pub(super) struct ExtraReferences<'a> {
+    #[b(0)]
+    pub references: Option<&'a str>,
+}
+
 /// An event that waits for its id and its time.
 #[derive(Debug, Clone)]
 pub struct PreparedEvent {

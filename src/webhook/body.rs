@@ -7,8 +7,10 @@ use bytes::Bytes;
 use crate::domain::company::CompanyId;
 use crate::domain::event::EventId;
 use crate::domain::profile::{BodyForm, Knobs, PayloadAs};
+use crate::domain::reference::{Reference, notification_address};
 use crate::domain::text;
 use crate::domain::time::Timestamp;
+use crate::wire::references::{affected, read_references};
 
 /// An event on its way to receivers.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub struct OutgoingEvent {
     pub payload_start: usize,
     /// Bytes of the escaped payload, up to its quote.
     pub payload_length: usize,
+    /// The JSON text of its references as the log holds it; empty when it has none.
+    pub references: Bytes,
 }
 
 /// An envelope that is not laid out as the log lays them out.
@@ -59,6 +63,23 @@ impl OutgoingEvent {
             (BodyForm::Envelope, PayloadAs::Object) => self.opened(),
             _ => Err(EnvelopeError),
         }
+    }
+
+    /// What the event speaks of.
+    ///
+    /// # Errors
+    /// When the text in the log is not what was written there.
+    pub fn references(&self) -> Result<Vec<Reference>, EnvelopeError> {
+        read_references(&self.references).ok_or(EnvelopeError)
+    }
+
+    /// The JSON text of `affected`, the list of what the event speaks of with its links; `[]` when that is nothing. Snapshots
+    /// and redirects have addresses of ours, which begin with `public_url` (no slash at its end) and the notification's id.
+    ///
+    /// # Errors
+    /// As [`OutgoingEvent::references`].
+    pub fn affected(&self, public_url: &str, notification_id: &str) -> Result<Vec<u8>, EnvelopeError> {
+        Ok(affected(&self.references()?, &notification_address(public_url, notification_id)))
     }
 
     fn parts(&self) -> Result<Parts<'_>, EnvelopeError> {
@@ -154,6 +175,7 @@ mod tests {
             envelope: envelope.into(),
             payload_start,
             payload_length,
+            references: Bytes::new(),
         }
     }
 
@@ -182,6 +204,19 @@ mod tests {
             body,
             r#"{"id":1042,"companyId":7,"type":"Claim.created","createdUtc":"2026-11-22T10:30:00.123456Z","payload":{"a":"x\"y"},"metadata":{"m":[1]}}"#
         );
+    }
+
+    #[test]
+    fn what_is_affected_has_the_links_of_the_event_and_ours() {
+        let references = br#"[{"referenceType":"contract","referenceId":"b75f","snapshot":{"contentType":"application/json","bytes":9}}]"#;
+        let event = OutgoingEvent { references: Bytes::from_static(references), ..event("{}", "{}") };
+        let affected = event.affected("https://events.example", "n-1").unwrap();
+        assert_eq!(
+            String::from_utf8(affected).unwrap(),
+            r#"[{"referenceType":"contract","referenceId":"b75f","links":[{"contentType":"application/json","href":"https://events.example/api/public/v2/notifications/n-1/contracts/b75f"}]}]"#
+        );
+        assert_eq!(OutgoingEvent { references: Bytes::new(), ..event.clone() }.affected("x", "y").unwrap(), b"[]");
+        assert_eq!(OutgoingEvent { references: Bytes::from_static(b"[{"), ..event }.affected("x", "y"), Err(EnvelopeError));
     }
 
     #[test]

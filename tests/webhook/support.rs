@@ -336,6 +336,7 @@ pub fn event_with(payload: &str, metadata: &str, version: &str) -> OutgoingEvent
         envelope: Bytes::from(envelope),
         payload_start,
         payload_length,
+        references: Bytes::new(),
     }
 }
 
