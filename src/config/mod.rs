@@ -169,6 +169,8 @@ pub struct Catalog {
     pub file: PathBuf,
     /// Whether types that the catalogue does not know are refused.
     pub strict: bool,
+    /// What becomes of payloads that violate the schema of their type: `off`, `warn` or `reject`.
+    pub validate: String,
 }
 
 /// `[telemetry]`

@@ -23,5 +23,6 @@ mod publish;
 mod rates;
 mod refusals;
 mod retention;
+mod schemas;
 mod subscriptions;
 mod webhooks;
