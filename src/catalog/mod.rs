@@ -1,13 +1,13 @@
 //! The catalogue: which event types there are, what they mean, and a sample of each.
 
+mod file;
+mod schema;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use toml_edit::{ImDocument, Item, TableLike};
-
-use crate::domain::event::{EventType, EventVersion};
-use crate::domain::nearest::nearest;
+pub use self::schema::{PayloadSchema, SCHEMA_BYTES_MAX, Validation, Violation};
 
 /// What is known of one event type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,10 @@ pub struct EventTypeEntry {
     pub deprecated: bool,
     /// A sample payload: the text of a JSON object.
     pub sample: String,
+    /// What becomes of payloads that violate their schema; none: what the configuration says for all types.
+    pub validation: Option<Validation>,
+    /// The schemas of payloads, by their version.
+    pub schemas: BTreeMap<String, PayloadSchema>,
 }
 
 /// All known types.
@@ -34,6 +38,7 @@ pub struct Catalog {
     /// By name in lower case.
     types: BTreeMap<String, EventTypeEntry>,
     strict: bool,
+    validation: Validation,
 }
 
 /// One thing that is wrong with a catalogue file.
@@ -58,24 +63,24 @@ impl fmt::Display for CatalogFault {
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct CatalogError(pub Vec<CatalogFault>);
 
-const MEMBERS: [&str; 7] = ["name", "label", "labels", "description", "version", "deprecated", "sample"];
 const BUILTIN: &str = include_str!("builtin.toml");
 
 impl Catalog {
-    /// The built-in types, and those of a file, which may replace built-in ones.
+    /// The built-in types, and those of a file, which may replace built-in ones. `strict` refuses types that are not
+    /// here; `validation` is for types that do not say themselves what becomes of payloads that violate their schema.
     ///
     /// # Errors
     /// Everything that is wrong with the file, each with its line.
-    pub fn load(file: Option<&Path>, strict: bool) -> Result<Self, CatalogError> {
-        let mut types = read(Path::new("built in"), BUILTIN)?;
+    pub fn load(file: Option<&Path>, strict: bool, validation: Validation) -> Result<Self, CatalogError> {
+        let mut types = file::read(Path::new("built in"), BUILTIN)?;
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).map_err(|error| {
                 let message = format!("the catalogue cannot be read: {error}");
                 CatalogError(vec![CatalogFault { file: path.to_owned(), line: 1, message }])
             })?;
-            types.extend(read(path, &text)?);
+            types.extend(file::read(path, &text)?);
         }
-        Ok(Self { types, strict })
+        Ok(Self { types, strict, validation })
     }
 
     /// The entry of a type, compared without case.
@@ -89,127 +94,20 @@ impl Catalog {
         self.types.values()
     }
 
+    /// The schema that payloads of this version of a type are held against, and what becomes of those that violate it;
+    /// none when nothing is checked.
+    #[must_use]
+    pub fn schema_of<'a>(&self, entry: &'a EventTypeEntry, version: &str) -> Option<(&'a PayloadSchema, Validation)> {
+        let validation = entry.validation.unwrap_or(self.validation);
+        let schema = entry.schemas.get(version).filter(|_| validation != Validation::Off)?;
+        Some((schema, validation))
+    }
+
     /// Whether types that are not here are refused.
     #[must_use]
     pub fn is_strict(&self) -> bool {
         self.strict
     }
-}
-
-fn read(path: &Path, text: &str) -> Result<BTreeMap<String, EventTypeEntry>, CatalogError> {
-    let mut faults = Vec::new();
-    let mut fault = |offset: Option<usize>, message: String| {
-        let line = text.as_bytes().iter().take(offset.unwrap_or(0)).filter(|byte| **byte == b'\n').count() + 1;
-        faults.push(CatalogFault { file: path.to_owned(), line, message });
-    };
-    let mut types = BTreeMap::new();
-    match ImDocument::parse(text) {
-        Err(error) => {
-            fault(error.span().map(|span| span.start), format!("this is not TOML: {}", error.message().trim().replace('\n', ", ")));
-        }
-        Ok(document) => {
-            for (name, item) in document.iter() {
-                match item {
-                    Item::ArrayOfTables(tables) if name == "types" => {
-                        for table in tables {
-                            let offset = table.span().map(|span| span.start);
-                            if let Some(entry) = read_entry(table, offset, &mut fault) {
-                                let folded = entry.name.to_ascii_lowercase();
-                                if types.contains_key(&folded) {
-                                    fault(offset, format!("the type `{}` is there twice", entry.name));
-                                }
-                                types.insert(folded, entry);
-                            }
-                        }
-                    }
-                    item => {
-                        fault(item.span().map(|span| span.start), format!("there is no key `{name}` here; types are written as [[types]]"))
-                    }
-                }
-            }
-        }
-    }
-    if faults.is_empty() { Ok(types) } else { Err(CatalogError(faults)) }
-}
-
-/// One `[[types]]`; none when something is wrong with it.
-fn read_entry(table: &dyn TableLike, offset: Option<usize>, fault: &mut impl FnMut(Option<usize>, String)) -> Option<EventTypeEntry> {
-    let place = |name: &str| table.get_key_value(name).and_then(|(key, _)| key.span()).map(|span| span.start).or(offset);
-    let mut is_right = true;
-    let mut refuse = |at: Option<usize>, message: String| {
-        is_right = false;
-        fault(at, message);
-    };
-    for (name, _) in table.iter().filter(|(name, _)| !MEMBERS.contains(name)) {
-        let hint = nearest(name, MEMBERS).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-        refuse(place(name), format!("there is no key `{name}`{hint}"));
-    }
-    let mut text = |name: &str, default: Option<&str>| match table.get(name) {
-        None => match default {
-            Some(default) => default.to_owned(),
-            None => {
-                refuse(offset, format!("`{name}` is missing"));
-                String::new()
-            }
-        },
-        Some(item) => item.as_str().map(str::to_owned).unwrap_or_else(|| {
-            refuse(place(name), format!("`{name}` must be a text"));
-            String::new()
-        }),
-    };
-    let name = text("name", None);
-    let label = text("label", Some(&name));
-    let description = text("description", Some(""));
-    let version = text("version", Some("1"));
-    let sample = text("sample", Some("{}"));
-    if let Err(error) = name.parse::<EventType>() {
-        refuse(place("name"), error.to_string());
-    }
-    if let Err(error) = version.parse::<EventVersion>() {
-        refuse(place("version"), error.to_string());
-    }
-    if let Err(error) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&sample) {
-        refuse(place("sample"), format!("the sample of `{name}` is not a JSON object: {error}"));
-    }
-    let deprecated = table.get("deprecated").map(Item::as_bool);
-    if deprecated == Some(None) {
-        refuse(place("deprecated"), "`deprecated` must be true or false".to_owned());
-    }
-    let labels = read_labels(table.get("labels"), place("labels"), &mut refuse);
-    is_right.then_some(EventTypeEntry {
-        name,
-        label,
-        labels,
-        description,
-        version,
-        deprecated: deprecated.flatten().unwrap_or(false),
-        sample,
-    })
-}
-
-/// `labels = { de_DE = "Schaden angelegt" }`
-fn read_labels(item: Option<&Item>, offset: Option<usize>, refuse: &mut impl FnMut(Option<usize>, String)) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
-    let Some(item) = item else { return labels };
-    let Some(table) = item.as_table_like() else {
-        refuse(offset, "`labels` must be a table such as { de_DE = \"Schaden angelegt\" }".to_owned());
-        return labels;
-    };
-    for (locale, label) in table.iter() {
-        match label.as_str().filter(|label| !label.is_empty()) {
-            Some(label) if is_locale(locale) => drop(labels.insert(locale.to_owned(), label.to_owned())),
-            Some(_) => refuse(offset, format!("`{locale}` is no locale such as de or de_DE")),
-            None => refuse(offset, format!("the label in `{locale}` must be a text")),
-        }
-    }
-    labels
-}
-
-/// A language of two or three letters (ISO 639), and perhaps a country behind it (ISO 3166): `de`, `de_DE`.
-fn is_locale(text: &str) -> bool {
-    let (language, country) = text.split_once('_').map_or((text, None), |(language, country)| (language, Some(country)));
-    let is_country = |country: &str| country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_uppercase());
-    (2..=3).contains(&language.len()) && language.bytes().all(|byte| byte.is_ascii_lowercase()) && country.is_none_or(is_country)
 }
 
 #[cfg(test)]
@@ -220,7 +118,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("types.toml");
         std::fs::write(&path, text).unwrap();
-        Catalog::load(Some(&path), false)
+        Catalog::load(Some(&path), false, Validation::Off)
     }
 
     fn faults(text: &str) -> Vec<(usize, String)> {
@@ -229,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_built_in_types_are_right_and_described() {
-        let catalog = Catalog::load(None, false).unwrap();
+        let catalog = Catalog::load(None, false, Validation::Off).unwrap();
         assert!(catalog.iter().count() >= 60);
         assert!(catalog.iter().all(|entry| !entry.label.is_empty() && !entry.description.is_empty() && entry.sample.len() > 2));
         for name in ["claim.created", "CLAIM_UPDATED", "inquiryordered", "FileUploadEvent", "document.uploaded"] {
@@ -270,6 +168,57 @@ mod tests {
         assert_eq!(faults("[[types]]\nname = \"a\"\n[[types]]\nname = \"A\"\n")[0].0, 3);
         assert_eq!(faults("[types]\n")[0].1, "there is no key `types` here; types are written as [[types]]");
         assert!(faults("[[types]\n")[0].1.starts_with("this is not TOML"));
-        assert!(Catalog::load(Some(Path::new("/nowhere.toml")), false).is_err());
+        assert!(Catalog::load(Some(Path::new("/nowhere.toml")), false, Validation::Off).is_err());
+    }
+
+    const SCHEMA: &str = r#"schema = '{"required": ["a"]}'"#;
+
+    #[test]
+    fn a_type_has_a_schema_for_each_version() {
+        let text = format!(
+            "[[types]]\nname = \"a\"\nsample = '{{\"a\": 1}}'\n{SCHEMA}\nvalidate = \"reject\"\n[[types.versions]]\nversion = \"2\"\nschema = '{{}}'\n\n\
+             [[types]]\nname = \"b\"\nsample = '{{\"a\": 1}}'\n{SCHEMA}\n"
+        );
+        let catalog = load(&text).unwrap();
+        let entry = catalog.find("a").unwrap();
+        assert_eq!(entry.schemas.keys().collect::<Vec<_>>(), ["1", "2"]);
+        let of = |name: &str, version: &str| {
+            catalog.schema_of(catalog.find(name).unwrap(), version).map(|(schema, then)| (schema.violations("{}").len(), then))
+        };
+        assert_eq!(of("a", "1"), Some((1, Validation::Reject)));
+        assert_eq!(of("a", "2"), Some((0, Validation::Reject)));
+        assert_eq!(of("a", "3"), None);
+        // What the configuration says counts for it, and that is `off` here.
+        assert_eq!(of("b", "1"), None);
+    }
+
+    #[test]
+    fn a_schema_may_lie_in_a_file_beside_the_catalogue() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("types.toml");
+        std::fs::write(folder.path().join("a.json"), r#"{"required": ["a"]}"#).unwrap();
+        std::fs::write(&path, "[[types]]\nname = \"a\"\nsample = '{\"a\": 1}'\nschema_file = \"a.json\"\n").unwrap();
+        let catalog = Catalog::load(Some(&path), false, Validation::Warn).unwrap();
+        assert_eq!(catalog.schema_of(catalog.find("a").unwrap(), "1").unwrap().1, Validation::Warn);
+        std::fs::write(&path, "[[types]]\nname = \"a\"\nschema_file = \"b.json\"\n").unwrap();
+        let fault = Catalog::load(Some(&path), false, Validation::Warn).unwrap_err().0.remove(0);
+        assert!(fault.line == 3 && fault.message.starts_with("the schema `b.json` cannot be read"), "{fault}");
+    }
+
+    #[test]
+    fn mistakes_in_schemas_are_named_with_their_line() {
+        let one = |more: &str| faults(&format!("[[types]]\nname = \"a\"\n{more}\n"));
+        assert_eq!(one("schema = '{\"type\": 1}'")[0].0, 3);
+        assert_eq!(one(SCHEMA), [(3, "the sample of `a` violates its schema: \"a\" is a required property".to_owned())]);
+        assert_eq!(one("schema = '{}'\nschema_file = \"x\"")[0], (4, "`schema` and `schema_file` exclude each other".to_owned()));
+        assert_eq!(one("validate = \"maybe\"")[0], (3, "`validate` is one of off, warn, reject".to_owned()));
+        assert_eq!(one("schema = '{}'\n[[types.versions]]\nversion = \"1\"\nschema = '{}'")[0].1, "the version `1` of `a` is there twice");
+        assert_eq!(one("[[types.versions]]\nschema = '{}'")[0].1, "`version` is missing");
+        assert_eq!(one("[[types.versions]]\nversion = \"2\"")[0].1, "`schema` or `schema_file` is missing");
+        assert!(
+            one("[[types.versions]]\nversion = \"2\"\nshcema = \"\"")
+                .iter()
+                .any(|(_, message)| message.ends_with("did you mean `schema`?"))
+        );
     }
 }

@@ -80,7 +80,7 @@ fn print_settings<'a>(effective: &'a [(&'static str, String, String)], format: F
 }
 
 /// Faults go to people on standard error and to programs on standard output; to both, when nobody said who looks.
-fn print_faults(faults: &Faults, format: Format, was_asked: bool) -> Result<(), Failure> {
+pub(super) fn print_faults(faults: &Faults, format: Format, was_asked: bool) -> Result<(), Failure> {
     if format == Format::Table || !was_asked {
         note(&faults.to_string());
     }
@@ -90,6 +90,6 @@ fn print_faults(faults: &Faults, format: Format, was_asked: bool) -> Result<(), 
     }
 }
 
-fn print_report(report: &Report<'_>) -> Result<(), Failure> {
+pub(super) fn print_report(report: &impl Serialize) -> Result<(), Failure> {
     output::line(&serde_json::to_string(report).map_err(|error| Failure::caused("the report cannot be printed", &error))?)
 }

@@ -4,6 +4,7 @@
 //! the same over the network, over the local socket, and on a daemon that does not run.
 
 mod batch;
+mod catalog;
 mod companies;
 mod config;
 mod deliveries;
@@ -90,6 +91,9 @@ enum Command {
     /// Check the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Check the catalogue of event types
+    #[command(subcommand)]
+    Catalog(catalog::Command),
     /// Read the whole store and check every checksum and the order of events
     Verify(verify::Verify),
 }
@@ -109,6 +113,7 @@ fn run(command: Command, settings: &Settings) -> Result<(), Failure> {
     match command {
         Command::Serve(serve) => serve.run(settings),
         Command::Config(command) => command.run(settings),
+        Command::Catalog(command) => command.run(settings),
         Command::Sink(sink) => wait_for(sink.run(settings)),
         Command::Demo(demo) => wait_for(demo.run(settings)),
         command => wait_for(run_connected(command, settings)),
@@ -143,7 +148,7 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
         Command::Trigger(trigger) => trigger.run(&connection, format).await,
         Command::Verify(verify) => verify.run(&connection, format).await,
         Command::Listen(listen) => listen.run(&connection, settings, format).await,
-        Command::Serve(_) | Command::Config(_) | Command::Sink(_) | Command::Demo(_) => Ok(()),
+        Command::Serve(_) | Command::Config(_) | Command::Catalog(_) | Command::Sink(_) | Command::Demo(_) => Ok(()),
     };
     connection.close();
     done

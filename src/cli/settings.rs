@@ -8,7 +8,7 @@ use url::Url;
 
 use super::failure::Failure;
 use super::output::Format;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Validation};
 use crate::config::{self, Config, Fault, Faults, Overrides};
 use crate::telemetry::logs;
 
@@ -179,7 +179,7 @@ fn faults_behind(config: &Config) -> Vec<Fault> {
         faults.push(Fault { file, line, key: Some(KEY.to_owned()), message });
     }
     let catalog_file = Some(config.catalog.file.as_path()).filter(|path| !path.as_os_str().is_empty());
-    if let Err(error) = Catalog::load(catalog_file, config.catalog.strict) {
+    if let Err(error) = Catalog::load(catalog_file, config.catalog.strict, Validation::Off) {
         let in_file = |fault: crate::catalog::CatalogFault| Fault {
             file: Some(fault.file),
             line: Some(fault.line),

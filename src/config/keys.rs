@@ -42,7 +42,7 @@ pub(super) const ENVIRONMENTS: [&str; 3] = ["production", "staging", "developmen
 const YEAR_SECONDS: i64 = 31_536_000;
 
 /// All keys, in the order of `config.toml`.
-pub(super) const KEYS: [Key; 36] = [
+pub(super) const KEYS: &[Key] = &[
     same("environment", Shape::Word(&ENVIRONMENTS), "\"production\""),
     Key { path: "data_dir", shape: Shape::Text, defaults: ["\"/var/lib/lutine\"", "\"/var/lib/lutine\"", "\"./data\""] },
     same("public_url", Shape::BaseUrl, "\"\""),
@@ -76,6 +76,7 @@ pub(super) const KEYS: [Key; 36] = [
     Key { path: "egress.allow_http", shape: Shape::Flag, defaults: ["false", "false", "true"] },
     same("catalog.file", Shape::Text, "\"\""),
     same("catalog.strict", Shape::Flag, "false"),
+    same("catalog.validate", Shape::Word(&["off", "warn", "reject"]), "\"off\""),
     Key { path: "telemetry.metrics_open", shape: Shape::Flag, defaults: ["false", "false", "true"] },
     same("log.format", Shape::Word(&["json", "text"]), "\"json\""),
     same("log.filter", Shape::Text, "\"info\""),

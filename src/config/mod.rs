@@ -173,6 +173,8 @@ pub struct Catalog {
     pub file: PathBuf,
     /// Whether types that the catalogue does not know are refused.
     pub strict: bool,
+    /// What becomes of payloads that violate the schema of their type: `off`, `warn` or `reject`.
+    pub validate: String,
 }
 
 /// `[telemetry]`
@@ -262,7 +264,7 @@ impl Config {
         let place = ENVIRONMENTS.iter().position(|name| *name == environment).unwrap_or(0);
         let mut figment = Figment::new();
         let mut sources = BTreeMap::new();
-        for key in &KEYS {
+        for key in KEYS {
             let default = key.defaults.get(place).copied().unwrap_or("\"\"");
             let (text, source) = match settings.get(key.path) {
                 Some(setting) => (setting.value.clone().decorated("", "").to_string(), setting.source.clone()),

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::deliverer::EngineDeliverer;
 use super::master_key;
 use super::{Seams, StartError};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Validation};
 use crate::config::Config;
 use crate::delivery::{Engine, EngineOptions, PermitLimits};
 use crate::service::subscriptions::Deliverer;
@@ -71,7 +71,8 @@ impl Assembly {
     /// Opens the store and starts its threads, and for the daemon the delivery engine.
     pub fn open(config: Config, seams: &Seams, role: Role) -> Result<Self, StartError> {
         let catalog_file = Some(config.catalog.file.as_path()).filter(|path| !path.as_os_str().is_empty());
-        let catalog = Arc::new(Catalog::load(catalog_file, config.catalog.strict)?);
+        let catalog =
+            Arc::new(Catalog::load(catalog_file, config.catalog.strict, Validation::parse(&config.catalog.validate).unwrap_or_default())?);
         let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let master = master_key::load(&config.data_dir, credentials.as_deref(), config.environment)?;

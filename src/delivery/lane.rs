@@ -241,7 +241,7 @@ impl Lane {
     /// What the lane may attempt now. The caller starts it, or gives it back.
     pub fn pick(&mut self, now: Timestamp) -> Option<Pick> {
         let is_active = self.subscription.standing == Standing::Active;
-        let per_minute = self.subscription.wishes.rate_per_minute;
+        let per_minute = self.subscription.rate_per_minute();
         if !is_active || self.in_flight.len() >= self.window(now) || self.rate.ready_at(per_minute) > now {
             return None;
         }
@@ -277,7 +277,7 @@ impl Lane {
 
     /// Notes an attempt that starts.
     pub fn start(&mut self, flight: Flight) {
-        self.rate.count(self.subscription.wishes.rate_per_minute, flight.started);
+        self.rate.count(self.subscription.rate_per_minute(), flight.started);
         self.in_flight.insert(flight.event.id, flight);
     }
 
@@ -410,7 +410,7 @@ impl Lane {
             (Some(retry), Some(fresh)) => Some(retry.min(fresh)),
             (retry, fresh) => retry.or(fresh),
         }?;
-        let allowed = self.rate.ready_at(self.subscription.wishes.rate_per_minute);
+        let allowed = self.rate.ready_at(self.subscription.rate_per_minute());
         let probed = self.health.wakes_at().unwrap_or_default();
         // What is ready now waits for room, which is not a matter of time.
         Some(work.max(allowed).max(probed)).filter(|time| *time > now)

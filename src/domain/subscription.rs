@@ -8,7 +8,7 @@ use super::cursor::Position;
 use super::event::EventId;
 use super::filter::TypeFilter;
 use super::health::Health;
-use super::profile::{Knobs, Overrides, Profile};
+use super::profile::{Handshake, Knobs, Overrides, Profile};
 use super::time::Timestamp;
 
 /// The number of a subscription, counted from 1, never used again.
@@ -63,15 +63,21 @@ pub enum Ordering {
     Parallel,
     /// One at a time in log order; a failing one blocks until it is delivered or dead.
     Strict,
+    /// Strict among the events that have the same value at the ordering key; the others pass.
+    Key,
 }
 
 impl Ordering {
+    /// All orderings, in the order in which records number them.
+    pub const ALL: [Self; 3] = [Self::Parallel, Self::Strict, Self::Key];
+
     /// The ordering as it is written on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Parallel => "parallel",
             Self::Strict => "strict",
+            Self::Key => "key",
         }
     }
 }
@@ -86,6 +92,13 @@ pub enum Standing {
     Paused,
     /// The receiver answered 410.
     Disabled,
+    /// The receiver has not consented yet.
+    Unverified,
+}
+
+impl Standing {
+    /// All standings, in the order in which records number them.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Paused, Self::Disabled, Self::Unverified];
 }
 
 /// What the contract calls the state of a subscription: its standing, and while it is active its receiver's health.
@@ -94,6 +107,7 @@ pub fn state_name(standing: Standing, health: Health) -> &'static str {
     match (standing, health) {
         (Standing::Paused, _) => "paused",
         (Standing::Disabled, _) => "disabled",
+        (Standing::Unverified, _) => "unverified",
         (Standing::Active, Health::GivenUp) => "suspended",
         (Standing::Active, Health::Probing { .. }) => "probing",
         (Standing::Active, Health::Sound { .. } | Health::Recovering { .. }) => "active",
@@ -110,6 +124,61 @@ pub enum Auth {
     Bearer(String),
     /// `Authorization: Basic` (RFC 7617) with this name and password.
     Basic(String, String),
+    /// `Authorization: Bearer` with an access token that is fetched for the purpose (RFC 6749, 4.4).
+    OAuth2(Box<ClientCredentials>),
+}
+
+/// How an access token for a receiver is fetched (RFC 6749, 4.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCredentials {
+    /// The token endpoint: an URL under the same rules as the receiver's.
+    pub token_url: String,
+    /// Who asks.
+    pub client_id: String,
+    /// How it proves that.
+    pub method: TokenMethod,
+    /// With what.
+    pub credential: Credential,
+    /// The parameter `scope`.
+    pub scope: Option<String>,
+    /// The parameter `audience`, which some authorization servers want.
+    pub audience: Option<String>,
+}
+
+/// How a client proves at a token endpoint who it is (RFC 6749, 2.3.1; RFC 7523, 2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenMethod {
+    /// Id and secret as `Authorization: Basic`.
+    Basic,
+    /// Id and secret as parameters.
+    Post,
+    /// An assertion signed with a private key.
+    PrivateKeyJwt,
+}
+
+impl TokenMethod {
+    /// All methods.
+    pub const ALL: [Self; 3] = [Self::Basic, Self::Post, Self::PrivateKeyJwt];
+
+    /// The method as it is written on the wire (RFC 7591, `token_endpoint_auth_method`).
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Basic => "client_secret_basic",
+            Self::Post => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
+        }
+    }
+}
+
+/// A client's secret, or its private key as PEM. No debug output shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential(pub String);
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Credential(***)")
+    }
 }
 
 impl fmt::Debug for Auth {
@@ -118,6 +187,7 @@ impl fmt::Debug for Auth {
             Self::None => "None",
             Self::Bearer(_) => "Bearer(***)",
             Self::Basic(..) => "Basic(***)",
+            Self::OAuth2(_) => "OAuth2(***)",
         })
     }
 }
@@ -143,6 +213,8 @@ pub struct Wishes {
     pub headers: Vec<(String, String)>,
     /// In which order.
     pub ordering: Ordering,
+    /// What events of one order have in common; only with [`Ordering::Key`].
+    pub ordering_key: Option<OrderingKey>,
     /// Attempts in flight at most.
     pub max_in_flight: u16,
     /// Attempts a minute at most; 0 = unlimited.
@@ -160,6 +232,10 @@ pub struct Subscription {
     pub wishes: Wishes,
     /// The key that webhooks are signed with.
     pub secret: Secret,
+    /// The key before it, which they are signed with as well for a while.
+    pub previous: Option<PreviousSecret>,
+    /// What the receiver has consented to.
+    pub consent: Option<Consent>,
     /// Whether it is sent to.
     pub standing: Standing,
     /// How its receiver did when that was last written down.
@@ -189,6 +265,56 @@ pub struct LaneStatus {
     pub health: Health,
 }
 
+/// A key that has been replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreviousSecret {
+    /// The key.
+    pub secret: Secret,
+    /// When it stops counting.
+    pub until: Timestamp,
+}
+
+/// What a receiver has consented to (CloudEvents HTTP web hooks 1.0.2, section 4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Consent {
+    /// Requests a minute at most; 0 = as many as the sender likes.
+    pub rate_per_minute: u32,
+}
+
+/// Where in a payload the value stands that events of one order have in common: a JSON pointer (RFC 6901).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderingKey(String);
+
+/// A text that is not an ordering key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an ordering key is a JSON pointer of at most {} bytes such as /claim/id", OrderingKey::BYTES_MAX)]
+pub struct ParseOrderingKeyError;
+
+impl OrderingKey {
+    /// The longest pointer, in bytes.
+    pub const BYTES_MAX: usize = 256;
+
+    /// The pointer.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for OrderingKey {
+    type Err = ParseOrderingKeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // A tilde stands only before 0 and 1 (RFC 6901, section 3).
+        let is_escaped = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+        if text.starts_with('/') && text.len() <= Self::BYTES_MAX && is_escaped {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseOrderingKeyError)
+        }
+    }
+}
+
 /// 32 bytes that only the daemon and the receiver know.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub [u8; 32]);
@@ -216,8 +342,24 @@ impl Subscription {
     #[must_use]
     pub fn in_flight_max(&self) -> u16 {
         match self.wishes.ordering {
-            Ordering::Parallel => self.wishes.max_in_flight.max(1),
+            Ordering::Parallel | Ordering::Key => self.wishes.max_in_flight.max(1),
             Ordering::Strict => 1,
+        }
+    }
+
+    /// Attempts that may be started in a minute: what its owner wants and its receiver has consented to; 0 = unlimited.
+    #[must_use]
+    pub fn rate_per_minute(&self) -> u32 {
+        let limits = [self.wishes.rate_per_minute, self.consent.map_or(0, |consent| consent.rate_per_minute)];
+        limits.into_iter().filter(|limit| *limit > 0).min().unwrap_or(0)
+    }
+
+    /// The standing that it has before anything was sent: unverified when its receiver must consent first.
+    #[must_use]
+    pub fn first_standing(wishes: &Wishes) -> Standing {
+        match wishes.profile.knobs(&wishes.overrides).handshake {
+            Handshake::Options => Standing::Unverified,
+            Handshake::None => Standing::Active,
         }
     }
 }
@@ -237,10 +379,21 @@ mod tests {
     }
 
     #[test]
+    fn an_ordering_key_is_a_json_pointer() {
+        for text in ["/claim/id", "/", "/a~0b/~1", "/0"] {
+            assert_eq!(text.parse::<OrderingKey>().unwrap().as_str(), text);
+        }
+        for text in ["", "claim/id", "/a~2", "/a~", &format!("/{}", "x".repeat(OrderingKey::BYTES_MAX))] {
+            assert_eq!(text.parse::<OrderingKey>(), Err(ParseOrderingKeyError), "{text}");
+        }
+    }
+
+    #[test]
     fn the_state_tells_the_receivers_health_only_while_the_subscription_is_active() {
         assert_eq!(state_name(Standing::Active, Health::default()), "active");
         assert_eq!(state_name(Standing::Active, Health::GivenUp), "suspended");
         assert_eq!(state_name(Standing::Paused, Health::GivenUp), "paused");
         assert_eq!(state_name(Standing::Disabled, Health::default()), "disabled");
+        assert_eq!(state_name(Standing::Unverified, Health::GivenUp), "unverified");
     }
 }

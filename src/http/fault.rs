@@ -32,6 +32,8 @@ pub(super) struct Fault {
     pub detail: String,
     /// JSON pointer to the member that is wrong.
     pub pointer: Option<String>,
+    /// Where several members are wrong: the pointer to each, and what is wrong there; the first is `pointer`.
+    pub errors: Vec<(String, String)>,
     /// Members that only this kind of problem has.
     pub more: Map<String, Value>,
     /// Seconds after which a repeat makes sense.
@@ -42,7 +44,7 @@ pub(super) struct Fault {
 
 impl Fault {
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), pointer: None, more: Map::new(), retry_after: None, closes: false }
+        Self { status, code, detail: detail.into(), pointer: None, errors: Vec::new(), more: Map::new(), retry_after: None, closes: false }
     }
 
     pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
@@ -172,7 +174,11 @@ impl Fault {
     }
 
     fn problem(&self, path: &str, request_id: &str) -> serde_json::Result<Vec<u8>> {
-        let errors = self.pointer.iter().map(|pointer| ProblemError { pointer, detail: &self.detail }).collect();
+        let errors = if self.errors.is_empty() {
+            self.pointer.iter().map(|pointer| ProblemError { pointer, detail: &self.detail }).collect()
+        } else {
+            self.errors.iter().map(|(pointer, detail)| ProblemError { pointer, detail }).collect()
+        };
         let problem = Problem {
             kind: Problem::kind_of(self.code),
             title: self.status.canonical_reason().unwrap_or("Error"),
@@ -243,6 +249,12 @@ impl From<PublishError> for Fault {
             PublishError::UnknownType { .. } => of_type(Self::bad_request("unknown_type", detail)),
             PublishError::TypeNotAllowed { .. } => of_type(Self::new(StatusCode::FORBIDDEN, "type_not_allowed", detail)),
             PublishError::Reserved { .. } => of_type(Self::bad_request("reserved_type", detail)),
+            PublishError::Schema { violations, .. } => {
+                let errors: Vec<_> =
+                    violations.into_iter().map(|violation| (format!("/payload{}", violation.pointer), violation.detail)).collect();
+                let pointer = errors.first().map(|(pointer, _)| pointer.clone());
+                Self { pointer, errors, ..Self::bad_request("schema_violation", detail) }
+            }
             PublishError::Append(error) => error.into(),
         }
     }

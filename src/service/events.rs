@@ -8,9 +8,10 @@ use serde::de::IgnoredAny;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::cursors::{CursorError, CursorSealer, Expected, filter_hash};
-use crate::catalog::{Catalog, EventTypeEntry};
+use crate::catalog::{Catalog, EventTypeEntry, Validation, Violation};
 use crate::domain::clock::Clock;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::{Cursor, Direction, Position};
@@ -21,6 +22,7 @@ use crate::domain::nearest::nearest;
 use crate::domain::text::escape_into;
 use crate::domain::time::Timestamp;
 use crate::store::{AppendError, Page, PageOutcome, PageQuery, ReadError, Start, Store};
+use crate::telemetry::metrics::Metrics;
 
 /// The rest that a waiting reader takes after a commit that brought it nothing, so that a busy log of others does not
 /// keep it looking.
@@ -55,9 +57,25 @@ pub enum PublishError {
         /// The type as published.
         kind: String,
     },
+    /// The payload violates the schema of its type, and such payloads are refused.
+    #[error("the payload violates the schema of `{kind}`, version {version}: {}", first_of(.violations))]
+    Schema {
+        /// The type in the catalogue's spelling.
+        kind: String,
+        /// The version of the payload.
+        version: String,
+        /// What is wrong with the payload, at least one thing.
+        violations: Vec<Violation>,
+    },
     /// The store did not take it.
     #[error(transparent)]
     Append(#[from] AppendError),
+}
+
+fn first_of(violations: &[Violation]) -> String {
+    let rest = violations.len().saturating_sub(1);
+    let first = violations.first().map(|violation| violation.detail.as_str()).unwrap_or_default();
+    if rest == 0 { first.to_owned() } else { format!("{first}, and {rest} more") }
 }
 
 /// Why there is no sample.
@@ -159,12 +177,13 @@ pub struct EventService {
     catalog: Arc<Catalog>,
     clock: Arc<dyn Clock>,
     sealer: CursorSealer,
+    metrics: Arc<Metrics>,
 }
 
 impl EventService {
-    pub(super) fn new(store: Store, catalog: Arc<Catalog>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(store: Store, catalog: Arc<Catalog>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         let sealer = CursorSealer::new(store.cursor_key(), store.epoch());
-        Self { store, catalog, clock, sealer }
+        Self { store, catalog, clock, sealer, metrics }
     }
 
     /// Checks the type against the catalogue and the key, and gives it the catalogue's spelling.
@@ -185,12 +204,34 @@ impl EventService {
             }
             _ => {}
         }
-        match principal {
+        let allowed = match principal {
             Principal::Key(key) if !key.grant.type_prefixes.is_empty() && !key.may_publish(&event.kind.folded()) => {
                 Err(PublishError::TypeNotAllowed { kind: event.kind.as_str().to_owned() })
             }
             _ => Ok(()),
+        };
+        allowed?;
+        self.check_payload(event)
+    }
+
+    /// Holds the payload against the schema of its type and version, where the catalogue has one.
+    fn check_payload(&self, event: &NewEvent) -> Result<(), PublishError> {
+        let (kind, version) = (event.kind.as_str(), event.version.as_str());
+        let Some((schema, validation)) = self.catalog.find(kind).and_then(|entry| self.catalog.schema_of(entry, version)) else {
+            return Ok(());
+        };
+        let violations = schema.violations(&event.payload);
+        if violations.is_empty() {
+            return Ok(());
         }
+        if validation == Validation::Reject {
+            return Err(PublishError::Schema { kind: kind.to_owned(), version: version.to_owned(), violations });
+        }
+        self.metrics.schema_violations.inc();
+        // Pointers only: what stands there is nobody's business but the publisher's and its readers'.
+        let pointers: Vec<&str> = violations.iter().map(|violation| violation.pointer.as_str()).collect();
+        warn!(event.kind = kind, event.version = version, ?pointers, "A payload of `{kind}` violates its schema and is published");
+        Ok(())
     }
 
     fn nearest_type(&self, given: &str) -> Option<String> {

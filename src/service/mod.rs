@@ -85,7 +85,8 @@ impl Services {
     /// When the operating system gives no random bytes.
     pub fn new(foundations: Foundations) -> Result<Self, getrandom::Error> {
         let store = &foundations.store;
-        let events = EventService::new(store.clone(), Arc::clone(&foundations.catalog), Arc::clone(&foundations.clock));
+        let (catalog, clock, metrics) = (&foundations.catalog, &foundations.clock, &foundations.metrics);
+        let events = EventService::new(store.clone(), Arc::clone(catalog), Arc::clone(clock), Arc::clone(metrics));
         let companies = CompanyService::new(store.clone());
         let environment = foundations.config.load().environment;
         let keys = KeyService::new(store.clone(), environment)?;

@@ -100,6 +100,8 @@ impl SubscriptionService {
             company: CompanyId(0),
             wishes: wishes.clone(),
             secret: Secret([0; 32]),
+            previous: None,
+            consent: None,
             standing: Standing::Active,
             health: crate::domain::health::Health::default(),
             created: Timestamp::default(),

@@ -161,6 +161,18 @@ pub(super) struct OverridesRecord {
     pub payload_as: Option<u8>,
     #[n(9)]
     pub keep_response: Option<u8>,
+    #[n(10)]
+    pub handshake: Option<u8>,
+    #[n(11)]
+    pub cloud_events_source: Option<String>,
+    #[n(12)]
+    pub cloud_events_type_prefix: Option<String>,
+    #[n(13)]
+    pub on_exhausted: Option<u8>,
+    #[n(14)]
+    pub ca_bundle: Option<String>,
+    #[n(15)]
+    pub client_certificate: Option<String>,
 }
 
 /// How a receiver does.
@@ -232,6 +244,19 @@ pub(super) struct SubscriptionRecord {
     /// Counts the changes.
     #[n(15)]
     pub revision: u64,
+    #[n(16)]
+    pub ordering_key: Option<String>,
+    /// Sealed.
+    #[cbor(n(17), with = "minicbor::bytes")]
+    pub previous: Option<Vec<u8>>,
+    #[n(18)]
+    pub previous_until_us: Option<u64>,
+    /// What the receiver has consented to; 0 = as many as the sender likes.
+    #[n(19)]
+    pub consent_per_minute: Option<u32>,
+    /// Sealed: the key of the client certificate, as PEM.
+    #[cbor(n(20), with = "minicbor::bytes")]
+    pub client_key: Option<Vec<u8>>,
 }
 
 /// How far a subscription is.

@@ -17,8 +17,13 @@ use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::filter::TypeFilter;
 use crate::domain::health::Health;
-use crate::domain::profile::{BodyForm, KeepResponse, Overrides, PayloadAs, Profile, SignatureForm, StatusSet};
-use crate::domain::subscription::{Auth, Ordering, Secret, Standing, Subscription, SubscriptionId, Wishes};
+use crate::domain::profile::{
+    BodyForm, Handshake, KeepResponse, OnExhausted, Overrides, PayloadAs, PrivateKeyPem, Profile, SignatureForm, StatusSet,
+};
+use crate::domain::subscription::{
+    Auth, ClientCredentials, Consent, Credential, Ordering, OrderingKey, PreviousSecret, Secret, Standing, Subscription, SubscriptionId,
+    TokenMethod, Wishes,
+};
 use crate::domain::time::Timestamp;
 
 /// Number of a subscription → [`SubscriptionRecord`].
@@ -92,91 +97,14 @@ impl Subscriptions {
     }
 }
 
-const fn body_code(form: BodyForm) -> u8 {
-    match form {
-        BodyForm::Typed => 0,
-        BodyForm::Envelope => 1,
-    }
+/// The number of a value in a record: its place among all values of its type.
+fn code<T: PartialEq>(all: &[T], value: &T) -> u8 {
+    all.iter().position(|known| known == value).and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX)
 }
 
-const fn body_of(code: u8) -> Option<BodyForm> {
-    match code {
-        0 => Some(BodyForm::Typed),
-        1 => Some(BodyForm::Envelope),
-        _ => None,
-    }
-}
-
-const fn signature_code(form: SignatureForm) -> u8 {
-    match form {
-        SignatureForm::Standard => 0,
-        SignatureForm::HeaderHmac => 1,
-        SignatureForm::None => 2,
-    }
-}
-
-const fn signature_of(code: u8) -> Option<SignatureForm> {
-    match code {
-        0 => Some(SignatureForm::Standard),
-        1 => Some(SignatureForm::HeaderHmac),
-        2 => Some(SignatureForm::None),
-        _ => None,
-    }
-}
-
-const fn payload_code(form: PayloadAs) -> u8 {
-    match form {
-        PayloadAs::String => 0,
-        PayloadAs::Object => 1,
-    }
-}
-
-const fn payload_of(code: u8) -> Option<PayloadAs> {
-    match code {
-        0 => Some(PayloadAs::String),
-        1 => Some(PayloadAs::Object),
-        _ => None,
-    }
-}
-
-const fn keep_code(form: KeepResponse) -> u8 {
-    match form {
-        KeepResponse::Excerpt => 0,
-        KeepResponse::None => 1,
-    }
-}
-
-const fn keep_of(code: u8) -> Option<KeepResponse> {
-    match code {
-        0 => Some(KeepResponse::Excerpt),
-        1 => Some(KeepResponse::None),
-        _ => None,
-    }
-}
-
-const fn standing_code(standing: Standing) -> u8 {
-    match standing {
-        Standing::Active => 0,
-        Standing::Paused => 1,
-        Standing::Disabled => 2,
-    }
-}
-
-const fn standing_of(code: u8) -> Option<Standing> {
-    match code {
-        0 => Some(Standing::Active),
-        1 => Some(Standing::Paused),
-        2 => Some(Standing::Disabled),
-        _ => None,
-    }
-}
-
-const fn ordering_of(code: u8) -> Option<Ordering> {
-    match code {
-        0 => Some(Ordering::Parallel),
-        1 => Some(Ordering::Strict),
-        _ => None,
-    }
+/// The value with this number; none when this version does not know it.
+fn value<T: Copy>(all: &[T], code: u8) -> Option<T> {
+    all.get(usize::from(code)).copied()
 }
 
 fn micros(span: std::time::Duration) -> u64 {
@@ -211,49 +139,91 @@ fn health_of(record: &HealthRecord) -> Health {
 
 fn overrides_record(overrides: &Overrides) -> OverridesRecord {
     OverridesRecord {
-        body: overrides.body.map(body_code),
+        body: overrides.body.map(|form| code(BodyForm::ALL, &form)),
         content_type: overrides.content_type.clone(),
-        signature: overrides.signature.map(signature_code),
+        signature: overrides.signature.map(|form| code(SignatureForm::ALL, &form)),
         signature_header: overrides.signature_header.clone(),
         success: overrides.success.as_ref().map(StatusSet::to_entries),
         lenient_success: overrides.lenient_success,
         retry_schedule_ms: overrides.retry_schedule_ms.clone(),
         timeout_ms: overrides.timeout_ms,
-        payload_as: overrides.payload_as.map(payload_code),
-        keep_response: overrides.keep_response.map(keep_code),
+        payload_as: overrides.payload_as.map(|form| code(PayloadAs::ALL, &form)),
+        keep_response: overrides.keep_response.map(|keep| code(KeepResponse::ALL, &keep)),
+        handshake: overrides.handshake.map(|handshake| code(Handshake::ALL, &handshake)),
+        cloud_events_source: overrides.cloud_events_source.clone(),
+        cloud_events_type_prefix: overrides.cloud_events_type_prefix.clone(),
+        on_exhausted: overrides.on_exhausted.map(|then| code(OnExhausted::ALL, &then)),
+        ca_bundle: overrides.ca_bundle.clone(),
+        client_certificate: overrides.client_certificate.clone(),
     }
 }
 
 /// None when a value is not one that this version knows.
-fn overrides_of(record: OverridesRecord) -> Option<Overrides> {
+fn overrides_of(record: OverridesRecord, client_key: Option<String>) -> Option<Overrides> {
     fn known<C, T>(code: Option<C>, read: impl FnOnce(C) -> Option<T>) -> Option<Option<T>> {
         code.map_or(Some(None), |code| read(code).map(Some))
     }
     Some(Overrides {
-        body: known(record.body, body_of)?,
+        body: known(record.body, |code| value(BodyForm::ALL, code))?,
         content_type: record.content_type,
-        signature: known(record.signature, signature_of)?,
+        signature: known(record.signature, |code| value(SignatureForm::ALL, code))?,
         signature_header: record.signature_header,
         success: known(record.success, |entries| StatusSet::parse(entries.iter().map(String::as_str)).ok())?,
         lenient_success: record.lenient_success,
         retry_schedule_ms: record.retry_schedule_ms,
         timeout_ms: record.timeout_ms,
-        payload_as: known(record.payload_as, payload_of)?,
-        keep_response: known(record.keep_response, keep_of)?,
+        payload_as: known(record.payload_as, |code| value(PayloadAs::ALL, code))?,
+        keep_response: known(record.keep_response, |code| value(KeepResponse::ALL, code))?,
+        handshake: known(record.handshake, |code| value(Handshake::ALL, code))?,
+        cloud_events_source: record.cloud_events_source,
+        cloud_events_type_prefix: record.cloud_events_type_prefix,
+        on_exhausted: known(record.on_exhausted, |code| value(OnExhausted::ALL, code))?,
+        ca_bundle: record.ca_bundle,
+        client_certificate: record.client_certificate,
+        client_key: client_key.map(PrivateKeyPem),
     })
 }
 
-/// The names under which the secrets of a subscription are sealed.
-fn secret_names(id: SubscriptionId) -> (String, String) {
-    (format!("subscription:{id}:secret"), format!("subscription:{id}:auth"))
+/// The secrets of a subscription, each sealed under a name of its own.
+#[derive(Clone, Copy)]
+enum SecretName {
+    /// The key of its signatures.
+    Signing,
+    /// The key before it.
+    Previous,
+    /// Its authorization at the receiver.
+    Auth,
+    /// The key of its client certificate.
+    ClientKey,
 }
 
-/// Scheme and parts of an authorization, to be sealed as one.
+impl SecretName {
+    fn of(self, id: SubscriptionId) -> String {
+        let name = match self {
+            Self::Signing => "secret",
+            Self::Previous => "previous",
+            Self::Auth => "auth",
+            Self::ClientKey => "client-key",
+        };
+        format!("subscription:{id}:{name}")
+    }
+}
+
+/// Scheme and parts of an authorization, to be sealed as one; an optional part that is missing is empty.
 fn auth_parts(auth: &Auth) -> Vec<String> {
     match auth {
         Auth::None => Vec::new(),
         Auth::Bearer(token) => vec!["bearer".to_owned(), token.clone()],
         Auth::Basic(name, password) => vec!["basic".to_owned(), name.clone(), password.clone()],
+        Auth::OAuth2(client) => vec![
+            "oauth2".to_owned(),
+            client.token_url.clone(),
+            client.client_id.clone(),
+            client.method.as_str().to_owned(),
+            client.credential.0.clone(),
+            client.scope.clone().unwrap_or_default(),
+            client.audience.clone().unwrap_or_default(),
+        ],
     }
 }
 
@@ -262,6 +232,17 @@ fn auth_of(parts: &[String]) -> Option<Auth> {
         [] => Some(Auth::None),
         [scheme, token] if scheme == "bearer" => Some(Auth::Bearer(token.clone())),
         [scheme, name, password] if scheme == "basic" => Some(Auth::Basic(name.clone(), password.clone())),
+        [scheme, token_url, client_id, method, credential, scope, audience] if scheme == "oauth2" => {
+            let optional = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+            Some(Auth::OAuth2(Box::new(ClientCredentials {
+                token_url: token_url.clone(),
+                client_id: client_id.clone(),
+                method: TokenMethod::ALL.into_iter().find(|known| known.as_str() == method)?,
+                credential: Credential(credential.clone()),
+                scope: optional(scope),
+                audience: optional(audience),
+            })))
+        }
         _ => None,
     }
 }
@@ -272,14 +253,24 @@ fn to_record(
     revision: u64,
 ) -> Result<Result<SubscriptionRecord, SecretError>, StorageFault> {
     let wishes = &subscription.wishes;
-    let (secret_name, auth_name) = secret_names(subscription.id);
     let auth = match auth_parts(&wishes.auth).as_slice() {
-        [] => Ok(None),
-        parts => master.seal(&auth_name, &records::encode(&parts.to_vec())?).map(Some),
+        [] => None,
+        parts => Some(records::encode(&parts.to_vec())?),
     };
-    let (secret, auth) = match (master.seal(&secret_name, &subscription.secret.0), auth) {
-        (Ok(secret), Ok(auth)) => (secret, auth),
-        (Err(error), _) | (_, Err(error)) => return Ok(Err(error)),
+    let seal = |name: SecretName, secret: &[u8]| master.seal(&name.of(subscription.id), secret);
+    let seal_all = || -> Result<_, SecretError> {
+        let previous = subscription.previous.as_ref();
+        let client_key = wishes.overrides.client_key.as_ref();
+        Ok((
+            seal(SecretName::Signing, &subscription.secret.0)?,
+            previous.map(|previous| seal(SecretName::Previous, &previous.secret.0)).transpose()?,
+            auth.map(|auth| seal(SecretName::Auth, &auth)).transpose()?,
+            client_key.map(|key| seal(SecretName::ClientKey, key.0.as_bytes())).transpose()?,
+        ))
+    };
+    let (secret, previous, auth, client_key) = match seal_all() {
+        Ok(sealed) => sealed,
+        Err(error) => return Ok(Err(error)),
     };
     Ok(Ok(SubscriptionRecord {
         company: subscription.company.0,
@@ -290,32 +281,51 @@ fn to_record(
         overrides: overrides_record(&wishes.overrides),
         auth,
         headers: wishes.headers.clone(),
-        ordering: match wishes.ordering {
-            Ordering::Parallel => 0,
-            Ordering::Strict => 1,
-        },
+        ordering: code(&Ordering::ALL, &wishes.ordering),
         max_in_flight: wishes.max_in_flight,
         rate_per_minute: wishes.rate_per_minute,
         secret,
-        standing: standing_code(subscription.standing),
+        standing: code(&Standing::ALL, &subscription.standing),
         health: health_record(subscription.health),
         created_us: subscription.created.as_micros(),
         revision,
+        ordering_key: wishes.ordering_key.as_ref().map(|key| key.as_str().to_owned()),
+        previous,
+        previous_until_us: subscription.previous.as_ref().map(|previous| previous.until.as_micros()),
+        consent_per_minute: subscription.consent.map(|consent| consent.rate_per_minute),
+        client_key,
     }))
+}
+
+/// The 32 bytes of a key.
+fn key_of(bytes: &[u8]) -> Option<Secret> {
+    bytes.try_into().map(Secret).ok()
 }
 
 fn read(master: &MasterKey, id: SubscriptionId, record: &[u8]) -> Result<(Subscription, u64), StorageFault> {
     let record: SubscriptionRecord = records::decode(record)?;
     let damaged = |what: &str| StorageFault::Record(format!("subscription {id}: {what}"));
-    let (secret_name, auth_name) = secret_names(id);
-    let sealed = |error: SecretError| damaged(&error.to_string());
-    let secret = master.open(&secret_name, &record.secret).map_err(sealed)?;
+    let unknown = |what: &str| damaged(&format!("its {what} is not known"));
+    let open = |name: SecretName, sealed: &[u8]| master.open(&name.of(id), sealed).map_err(|error| damaged(&error.to_string()));
+    let secret = key_of(&open(SecretName::Signing, &record.secret)?).ok_or_else(|| damaged("its secret has another length"))?;
+    let previous = match (&record.previous, record.previous_until_us) {
+        (Some(sealed), Some(until)) => {
+            let secret = key_of(&open(SecretName::Previous, sealed)?).ok_or_else(|| damaged("its secret before has another length"))?;
+            Some(PreviousSecret { secret, until: Timestamp::from_micros(until) })
+        }
+        _ => None,
+    };
     let auth: Vec<String> = match &record.auth {
         None => Vec::new(),
-        Some(auth) => records::decode(&master.open(&auth_name, auth).map_err(sealed)?)?,
+        Some(auth) => records::decode(&open(SecretName::Auth, auth)?)?,
+    };
+    let client_key = match &record.client_key {
+        None => None,
+        Some(key) => Some(String::from_utf8(open(SecretName::ClientKey, key)?.to_vec()).map_err(|_| damaged("its client key is no text"))?),
     };
     let filter = TypeFilter::parse_types(&record.types).map_err(|error| damaged(&error.to_string()))?;
-    let profile = Profile::ALL.into_iter().find(|profile| profile.as_str() == record.profile);
+    let profile = Profile::ALL.iter().copied().find(|profile| profile.as_str() == record.profile);
+    let ordering_key = record.ordering_key.map(|key| key.parse::<OrderingKey>()).transpose();
     let subscription = Subscription {
         id,
         company: CompanyId(record.company),
@@ -324,16 +334,19 @@ fn read(master: &MasterKey, id: SubscriptionId, record: &[u8]) -> Result<(Subscr
             url: record.url,
             types: record.types,
             filter,
-            profile: profile.ok_or_else(|| damaged("its profile is not known"))?,
-            overrides: overrides_of(record.overrides).ok_or_else(|| damaged("an override is not known"))?,
-            auth: auth_of(&auth).ok_or_else(|| damaged("its authorization is not known"))?,
+            profile: profile.ok_or_else(|| unknown("profile"))?,
+            overrides: overrides_of(record.overrides, client_key).ok_or_else(|| damaged("an override is not known"))?,
+            auth: auth_of(&auth).ok_or_else(|| unknown("authorization"))?,
             headers: record.headers,
-            ordering: ordering_of(record.ordering).ok_or_else(|| damaged("its ordering is not known"))?,
+            ordering: value(&Ordering::ALL, record.ordering).ok_or_else(|| unknown("ordering"))?,
+            ordering_key: ordering_key.map_err(|_| unknown("ordering key"))?,
             max_in_flight: record.max_in_flight,
             rate_per_minute: record.rate_per_minute,
         },
-        secret: Secret(secret.as_slice().try_into().map_err(|_| damaged("its secret has another length"))?),
-        standing: standing_of(record.standing).ok_or_else(|| damaged("its standing is not known"))?,
+        secret,
+        previous,
+        consent: record.consent_per_minute.map(|rate_per_minute| Consent { rate_per_minute }),
+        standing: value(&Standing::ALL, record.standing).ok_or_else(|| unknown("standing"))?,
         health: health_of(&record.health),
         created: Timestamp::from_micros(record.created_us),
     };
@@ -398,8 +411,8 @@ pub(super) fn note_health(
     let stored = table.get(id.0)?.map(|record| record.value().to_vec());
     let Some(stored) = stored else { return Ok(None) };
     let mut record: SubscriptionRecord = records::decode(&stored)?;
-    if standing == Standing::Disabled && record.standing == standing_code(Standing::Active) {
-        record.standing = standing_code(Standing::Disabled);
+    if standing == Standing::Disabled && record.standing == code(&Standing::ALL, &Standing::Active) {
+        record.standing = code(&Standing::ALL, &Standing::Disabled);
     }
     record.health = health_record(health);
     record.revision += 1;
@@ -480,8 +493,9 @@ impl Store {
                     return Ok(Err(SubscriptionError::NoSuchCompany(company)));
                 }
                 let id = next_number(transaction)?;
-                let subscription =
-                    Subscription { id, company, wishes, secret, standing: Standing::Active, health: Health::default(), created: at };
+                let standing = Subscription::first_standing(&wishes);
+                let (previous, consent, health) = (None, None, Health::default());
+                let subscription = Subscription { id, company, wishes, secret, previous, consent, standing, health, created: at };
                 let record = match to_record(&master, &subscription, 0)? {
                     Ok(record) => record,
                     Err(error) => return Ok(Err(error.into())),
@@ -519,6 +533,7 @@ impl Store {
             SubscriptionChange::Standing(Standing::Active) | SubscriptionChange::Resume => "subscription.resume",
             SubscriptionChange::Standing(Standing::Paused) => "subscription.pause",
             SubscriptionChange::Standing(Standing::Disabled) => "subscription.disable",
+            SubscriptionChange::Standing(Standing::Unverified) => "subscription.unverify",
         };
         let changed = self.inner.ledger.submit(
             move |transaction| {

@@ -17,10 +17,14 @@ use crate::domain::company::NewCompany;
 use crate::domain::event::EventVersion;
 use crate::domain::filter::TypeFilter;
 use crate::domain::health::Health;
-use crate::domain::profile::{BodyForm, KeepResponse, Overrides, PayloadAs, Profile, SignatureForm, StatusSet};
+use crate::domain::profile::{
+    BodyForm, Handshake, KeepResponse, OnExhausted, Overrides, PayloadAs, PrivateKeyPem, Profile, SignatureForm, StatusSet,
+};
 use crate::domain::reference::{NewReferences, NewSnapshot};
 use crate::domain::retry::ErrorClass;
-use crate::domain::subscription::{Auth, DeliveryId, Ordering, Secret, Standing, Subscription, SubscriptionId, Wishes};
+use crate::domain::subscription::{
+    Auth, ClientCredentials, Credential, DeliveryId, Ordering, Secret, Standing, Subscription, SubscriptionId, TokenMethod, Wishes,
+};
 
 const RETENTION: Duration = Duration::from_secs(3600);
 const SEGMENT_AGE: Duration = Duration::from_secs(600);
@@ -83,6 +87,7 @@ fn wishes(types: &str) -> Wishes {
         auth: Auth::None,
         headers: Vec::new(),
         ordering: Ordering::Parallel,
+        ordering_key: None,
         max_in_flight: 16,
         rate_per_minute: 0,
     }
@@ -235,11 +240,26 @@ fn a_subscription_reads_back_after_a_restart_with_everything_it_was_given() {
             timeout_ms: Some(3_000),
             payload_as: Some(PayloadAs::Object),
             keep_response: Some(KeepResponse::None),
+            handshake: Some(Handshake::None),
+            cloud_events_source: Some("/source".to_owned()),
+            cloud_events_type_prefix: Some("com.example.".to_owned()),
+            on_exhausted: Some(OnExhausted::Suspend),
+            ca_bundle: Some("a bundle".to_owned()),
+            client_certificate: Some("a certificate".to_owned()),
+            client_key: Some(PrivateKeyPem("a-key-nobody-knows".to_owned())),
         },
         profile: Profile::Envelope,
-        auth: Auth::Basic("partner".to_owned(), "a-password-nobody-knows".to_owned()),
+        auth: Auth::OAuth2(Box::new(ClientCredentials {
+            token_url: "https://id.example/token".to_owned(),
+            client_id: "lutine".to_owned(),
+            method: TokenMethod::Post,
+            credential: Credential("a-password-nobody-knows".to_owned()),
+            scope: None,
+            audience: Some("partner".to_owned()),
+        })),
         headers: vec![("X-Partner".to_owned(), "7".to_owned())],
-        ordering: Ordering::Strict,
+        ordering: Ordering::Key,
+        ordering_key: Some("/claim/id".parse().unwrap()),
         ..wishes("claim.*,policy.bound@2")
     };
     let secret = Secret(*b"a secret that nobody is to find!");
@@ -255,7 +275,7 @@ fn a_subscription_reads_back_after_a_restart_with_everything_it_was_given() {
     let ledger = std::fs::read(bench.folder.path().join("ledger.redb")).unwrap();
     let is_there = |text: &[u8]| ledger.windows(text.len()).any(|window| window == text);
     assert!(is_there(b"partner.example"));
-    assert!(!is_there(b"a-password-nobody-knows") && !is_there(&secret.0));
+    assert!(!is_there(b"a-password-nobody-knows") && !is_there(b"a-key-nobody-knows") && !is_there(&secret.0));
 }
 
 #[test]

@@ -113,6 +113,8 @@ pub struct Metrics {
     connections: Gauge,
     /// How publications end.
     pub published: PublishCounters,
+    /// Events that were published with a payload that violates its schema.
+    pub schema_violations: Counter,
     /// Why callers were not let in.
     pub refused: RefusedCounters,
     /// What the store counts; it is handed to the store when that is opened.
@@ -149,6 +151,9 @@ impl Metrics {
             overloaded: outcome("overloaded"),
             failed: outcome("failed"),
         };
+        let schema_violations = Counter::default();
+        let help = "Events published although their payload violates the schema of their type";
+        registry.register("events_schema_violations", help, schema_violations.clone());
         let reasons = Family::<ReasonLabels, Counter>::default();
         registry.register("http_refused", "Callers that were not let in, by reason", reasons.clone());
         let reason = |reason| reasons.get_or_create_owned(&ReasonLabels { reason });
@@ -163,7 +168,7 @@ impl Metrics {
         let store = Arc::new(StoreMetrics::default());
         store.register(&mut registry);
         let delivery = Arc::new(DeliveryMetrics::new(&mut registry));
-        Self { registry, requests, in_flight, connections, published, refused, store, delivery }
+        Self { registry, requests, in_flight, connections, published, schema_violations, refused, store, delivery }
     }
 
     /// The counters of one route, such as `GET /api/v1/events`.

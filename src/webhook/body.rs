@@ -61,6 +61,7 @@ impl OutgoingEvent {
             (BodyForm::Typed, _) => self.typed(),
             (BodyForm::Envelope, PayloadAs::String) => Ok(self.envelope.clone()),
             (BodyForm::Envelope, PayloadAs::Object) => self.opened(),
+            _ => Err(EnvelopeError),
         }
     }
 

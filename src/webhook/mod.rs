@@ -239,8 +239,8 @@ fn report(target: &Target, progress: Progress, end: Result<(), Failure>, duratio
         (None, Ok(())) => (Exchange::Failed(ErrorClass::Protocol), Some("the receiver gave no answer".to_owned())),
     };
     let (excerpt, truncated) = match knobs.keep_response {
-        KeepResponse::Excerpt => progress.excerpt.into_text(),
-        KeepResponse::None => (String::new(), false),
+        KeepResponse::None if error.is_none() => (String::new(), false),
+        KeepResponse::Excerpt | KeepResponse::None | KeepResponse::Errors => progress.excerpt.into_text(),
     };
     Report { exchange, address: progress.address, status, excerpt, truncated, error, duration }
 }

@@ -65,6 +65,7 @@ impl fmt::Debug for Target {
 fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, TargetError> {
     let text = match auth {
         Auth::None => return Ok(None),
+        Auth::OAuth2(_) => return Err(TargetError::Auth),
         Auth::Bearer(token) => format!("Bearer {token}"),
         Auth::Basic(name, _) if name.contains(':') => return Err(TargetError::Auth),
         Auth::Basic(name, password) => format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))),
@@ -95,12 +96,12 @@ impl Target {
         let empty = || HeaderValue::from_static("");
         headers.insert(&ID, empty());
         headers.insert(&TIMESTAMP, empty());
-        if knobs.signature != SignatureForm::None {
+        if knobs.signature.is_in_standard_header() {
             headers.insert(&SIGNATURE, empty());
         }
         let body_signature = match knobs.signature {
             SignatureForm::HeaderHmac => Some(check_header_name(&knobs.signature_header)?),
-            SignatureForm::Standard | SignatureForm::None => None,
+            SignatureForm::Standard | SignatureForm::None | SignatureForm::BodyHmacSha256 | SignatureForm::BodyRsaSha256 => None,
         };
         if let Some(name) = &body_signature {
             headers.insert(name.clone(), empty());
@@ -125,7 +126,7 @@ impl Target {
         let _ = write!(text, ".{}.", now.as_seconds());
         let stamp_end = text.len();
         let mut signature_end = stamp_end;
-        if self.knobs.signature != SignatureForm::None {
+        if self.knobs.signature.is_in_standard_header() {
             self.key.sign_onto(&mut text, &body);
             signature_end = text.len();
         }
@@ -136,7 +137,7 @@ impl Target {
         let mut headers = self.headers.clone();
         headers.insert(&ID, ascii(text.slice(..id_end)));
         headers.insert(&TIMESTAMP, ascii(text.slice(id_end + 1..stamp_end - 1)));
-        if self.knobs.signature != SignatureForm::None {
+        if self.knobs.signature.is_in_standard_header() {
             headers.insert(&SIGNATURE, ascii(text.slice(stamp_end..signature_end)));
         }
         if let Some(name) = &self.body_signature {

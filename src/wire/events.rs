@@ -105,6 +105,9 @@ pub struct EventTypeShape<'a> {
     pub version: &'a str,
     /// Whether publishers should use another type.
     pub deprecated: bool,
+    /// The JSON Schema of the payload in this version, where the catalogue has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<&'a serde_json::Value>,
 }
 
 #[cfg(test)]

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::members::{Object, check_members, missing, object, refused, text, whole, word};
+use super::overrides::{overrides_shape, parse_overrides};
 use super::publish::Refusal;
+use super::receiver_auth::{auth_shape, parse_auth};
 use crate::domain::filter::TypeFilter;
-use crate::domain::nearest::nearest;
-use crate::domain::profile::{BodyForm, KeepResponse, Overrides, PayloadAs, Profile, SignatureForm, StatusSet};
-use crate::domain::subscription::{Auth, Ordering, Subscription, Wishes};
-
-/// What stands in place of a secret; sent back in a change, it keeps the secret that is there.
-const MASK: &str = "***";
+use crate::domain::profile::{BodyForm, Overrides, Profile};
+use crate::domain::subscription::{Auth, Ordering, OrderingKey, Subscription, Wishes};
 
 /// Members of a new subscription; a change knows all but the last.
 const MEMBERS: [&str; 12] = [
@@ -29,26 +28,8 @@ const MEMBERS: [&str; 12] = [
     "ratePerMinute",
     "startFrom",
 ];
-const OVERRIDES: [&str; 10] = [
-    "body",
-    "contentType",
-    "signature",
-    "signatureHeader",
-    "successCodes",
-    "lenientSuccess",
-    "retryScheduleSeconds",
-    "timeoutSeconds",
-    "payloadAs",
-    "keepResponse",
-];
-
 /// The longest name, in characters.
 const NAME_LENGTH_MAX: usize = 200;
-/// The most retries of a schedule.
-const RETRIES_MAX: usize = 30;
-/// The longest wait before one retry, in seconds.
-const RETRY_SECONDS_MAX: f64 = 7.0 * 86_400.0;
-
 /// A new subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSubscription {
@@ -56,66 +37,6 @@ pub struct NewSubscription {
     pub wishes: Wishes,
     /// `tail`, `oldest` or a cursor; none: the tail.
     pub start_from: Option<String>,
-}
-
-type Object = Map<String, Value>;
-
-fn refused(pointer: &str, detail: impl Into<String>) -> Refusal {
-    Refusal { code: "invalid_member", pointer: Some(pointer.to_owned()), detail: detail.into(), offset: None }
-}
-
-fn object(body: &[u8]) -> Result<Object, Refusal> {
-    let broken =
-        |error: serde_json::Error| Refusal { code: "invalid_json", pointer: None, detail: format!("not JSON: {error}"), offset: None };
-    match serde_json::from_slice(body).map_err(broken)? {
-        Value::Object(object) => Ok(object),
-        _ => Err(Refusal { code: "not_an_object", pointer: None, detail: "a subscription is a JSON object".to_owned(), offset: None }),
-    }
-}
-
-fn check_members(object: &Object, allowed: &[&str], pointer: &str) -> Result<(), Refusal> {
-    match object.keys().find(|name| !allowed.contains(&name.as_str())) {
-        None => Ok(()),
-        Some(name) => {
-            let hint = nearest(name, allowed.iter().copied()).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            let at = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
-            Err(Refusal { code: "unknown_member", pointer: Some(at), detail: format!("there is no member `{name}`{hint}"), offset: None })
-        }
-    }
-}
-
-fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str, Refusal> {
-    value.as_str().ok_or_else(|| refused(pointer, "must be a text"))
-}
-
-/// One of a few words.
-fn word<T: Copy>(value: &Value, pointer: &str, words: &[(&str, T)]) -> Result<T, Refusal> {
-    let given = text(value, pointer)?;
-    match words.iter().find(|(word, _)| *word == given) {
-        Some((_, found)) => Ok(*found),
-        None => {
-            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            let hint = nearest(given, names.iter().copied()).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            Err(refused(pointer, format!("`{given}` is none of {}{hint}", names.join(", "))))
-        }
-    }
-}
-
-fn whole(value: &Value, pointer: &str, least: u64, most: u64) -> Result<u64, Refusal> {
-    let number = value.as_u64().filter(|number| (least..=most).contains(number));
-    number.ok_or_else(|| refused(pointer, format!("must be a whole number from {least} to {most}")))
-}
-
-fn flag(value: &Value, pointer: &str) -> Result<bool, Refusal> {
-    value.as_bool().ok_or_else(|| refused(pointer, "must be true or false"))
-}
-
-/// Seconds, fractions allowed, as milliseconds.
-fn seconds(value: &Value, pointer: &str, least: f64, most: f64) -> Result<u64, Refusal> {
-    match value.as_f64() {
-        Some(seconds) if (least..=most).contains(&seconds) => Ok((seconds * 1000.0).round() as u64),
-        _ => Err(refused(pointer, format!("must be a number of seconds from {least} to {most}"))),
-    }
 }
 
 /// Reads the body of a creation; `in_flight_default` is what a subscription gets that asks for nothing else.
@@ -127,8 +48,7 @@ pub fn parse_new(body: &[u8], in_flight_max: u16) -> Result<NewSubscription, Ref
     check_members(&object, &MEMBERS, "")?;
     for name in ["url", "types", "profile"] {
         if object.get(name).is_none_or(Value::is_null) {
-            let detail = format!("the member `{name}` is missing");
-            return Err(Refusal { code: "missing_member", pointer: Some(format!("/{name}")), detail, offset: None });
+            return Err(missing(&format!("/{name}"), name));
         }
     }
     let blank = Wishes {
@@ -141,6 +61,7 @@ pub fn parse_new(body: &[u8], in_flight_max: u16) -> Result<NewSubscription, Ref
         auth: Auth::None,
         headers: Vec::new(),
         ordering: Ordering::Parallel,
+        ordering_key: None,
         max_in_flight: in_flight_max,
         rate_per_minute: 0,
     };
@@ -172,16 +93,15 @@ fn apply(object: &Object, mut wishes: Wishes, in_flight_max: u16) -> Result<Wish
             "name" => wishes.name = parse_name(value, &pointer)?,
             "url" => wishes.url = text(value, &pointer)?.to_owned(),
             "types" => (wishes.types, wishes.filter) = parse_types(value, &pointer)?,
-            "profile" => wishes.profile = word(value, &pointer, &Profile::ALL.map(|profile| (profile.as_str(), profile)))?,
-            "overrides" => wishes.overrides = parse_overrides(value, &pointer)?,
+            "profile" => wishes.profile = word(value, &pointer, Profile::ALL, Profile::as_str)?,
+            "overrides" => wishes.overrides = parse_overrides(value, &pointer, &wishes.overrides)?,
             "auth" => wishes.auth = parse_auth(value, &pointer, &wishes.auth)?,
             "headers" => wishes.headers = parse_headers(value, &pointer)?,
-            "ordering" => {
-                let words = [Ordering::Parallel, Ordering::Strict].map(|ordering| (ordering.as_str(), ordering));
-                wishes.ordering = word(value, &pointer, &words)?;
-            }
-            "orderingKey" if !value.is_null() => {
-                return Err(refused(&pointer, "must be null: events are ordered as `parallel` or `strict`"));
+            "ordering" => wishes.ordering = word(value, &pointer, &Ordering::ALL, Ordering::as_str)?,
+            "orderingKey" if value.is_null() => wishes.ordering_key = None,
+            "orderingKey" => {
+                let key = text(value, &pointer)?.parse::<OrderingKey>().map_err(|error| refused(&pointer, error.to_string()))?;
+                wishes.ordering_key = Some(key);
             }
             "maxInFlight" => {
                 let most = whole(value, &pointer, 1, u64::from(in_flight_max))?;
@@ -194,7 +114,38 @@ fn apply(object: &Object, mut wishes: Wishes, in_flight_max: u16) -> Result<Wish
             _ => {}
         }
     }
+    check_whole(object, &mut wishes)?;
     Ok(wishes)
+}
+
+/// What must hold between members.
+fn check_whole(object: &Object, wishes: &mut Wishes) -> Result<(), Refusal> {
+    let is_named = |name: &str| object.get(name).is_some_and(|value| !value.is_null());
+    if wishes.profile.demands_auth() && wishes.auth == Auth::None && is_named("profile") && !is_named("auth") {
+        let detail =
+            format!("the profile `{}` demands the member `auth`; {{\"kind\":\"none\"}} says that there is none", wishes.profile.as_str());
+        return Err(Refusal { detail, ..missing("/auth", "auth") });
+    }
+    let knobs = wishes.profile.knobs(&wishes.overrides);
+    if knobs.signature.is_in_body() && knobs.body != BodyForm::SignedEnvelope {
+        let (signature, body) = (knobs.signature.as_str(), knobs.body.as_str());
+        let at = if wishes.overrides.signature.is_some() { "/overrides/signature" } else { "/overrides/body" };
+        return Err(refused(at, format!("the signature `{signature}` stands in the body `signed-envelope`, not in `{body}`")));
+    }
+    match wishes.ordering {
+        Ordering::Key if wishes.ordering_key.is_none() => {
+            let detail = "the ordering `key` demands the member `orderingKey`, a JSON pointer such as /claim/id".to_owned();
+            Err(Refusal { detail, ..missing("/orderingKey", "orderingKey") })
+        }
+        Ordering::Key => Ok(()),
+        other if is_named("orderingKey") => {
+            Err(refused("/orderingKey", format!("goes with the ordering `key`, not with `{}`", other.as_str())))
+        }
+        _ => {
+            wishes.ordering_key = None;
+            Ok(())
+        }
+    }
 }
 
 fn parse_name(value: &Value, pointer: &str) -> Result<String, Refusal> {
@@ -219,95 +170,6 @@ fn parse_types(value: &Value, pointer: &str) -> Result<(Vec<String>, TypeFilter)
 fn parse_headers(value: &Value, pointer: &str) -> Result<Vec<(String, String)>, Refusal> {
     let headers = value.as_object().ok_or_else(|| refused(pointer, "must be an object of header names and values"))?;
     headers.iter().map(|(name, value)| Ok((name.clone(), text(value, &format!("{pointer}/{name}"))?.to_owned()))).collect()
-}
-
-fn parse_auth(value: &Value, pointer: &str, current: &Auth) -> Result<Auth, Refusal> {
-    let object = value.as_object().ok_or_else(|| refused(pointer, "must be an object with a member `kind`"))?;
-    let at = |name: &str| format!("{pointer}/{name}");
-    let member = |name: &str| match object.get(name) {
-        Some(value) => text(value, &at(name)).map(str::to_owned),
-        None => Err(Refusal { code: "missing_member", ..refused(&at(name), format!("the member `{name}` is missing")) }),
-    };
-    let kind = object.get("kind").unwrap_or(&Value::Null);
-    match word(kind, &at("kind"), &[("none", 0), ("bearer", 1), ("basic", 2)])? {
-        0 => {
-            check_members(object, &["kind"], pointer)?;
-            Ok(Auth::None)
-        }
-        1 => {
-            check_members(object, &["kind", "token"], pointer)?;
-            let kept = if let Auth::Bearer(kept) = current { Some(kept) } else { None };
-            Ok(Auth::Bearer(secret(member("token")?, kept, &at("token"))?))
-        }
-        _ => {
-            check_members(object, &["kind", "username", "password"], pointer)?;
-            let kept = if let Auth::Basic(_, kept) = current { Some(kept) } else { None };
-            Ok(Auth::Basic(member("username")?, secret(member("password")?, kept, &at("password"))?))
-        }
-    }
-}
-
-/// A secret as it is given; the mask stands for the one that is kept.
-fn secret(given: String, kept: Option<&String>, pointer: &str) -> Result<String, Refusal> {
-    match kept {
-        _ if given != MASK => Ok(given),
-        Some(kept) => Ok(kept.clone()),
-        None => Err(refused(pointer, format!("`{MASK}` stands for the secret that is kept, and there is none of this kind"))),
-    }
-}
-
-fn parse_overrides(value: &Value, pointer: &str) -> Result<Overrides, Refusal> {
-    let object = value.as_object().ok_or_else(|| refused(pointer, "must be an object"))?;
-    check_members(object, &OVERRIDES, pointer)?;
-    let mut overrides = Overrides::default();
-    for (name, value) in object {
-        let pointer = format!("{pointer}/{name}");
-        match name.as_str() {
-            "body" => overrides.body = Some(word(value, &pointer, &[("typed", BodyForm::Typed), ("envelope", BodyForm::Envelope)])?),
-            "contentType" => overrides.content_type = Some(parse_content_type(value, &pointer)?),
-            "signature" => overrides.signature = Some(word(value, &pointer, &SIGNATURES)?),
-            "signatureHeader" => overrides.signature_header = Some(text(value, &pointer)?.to_owned()),
-            "successCodes" => overrides.success = Some(parse_statuses(value, &pointer)?),
-            "lenientSuccess" => overrides.lenient_success = Some(flag(value, &pointer)?),
-            "retryScheduleSeconds" => overrides.retry_schedule_ms = Some(parse_schedule(value, &pointer)?),
-            "timeoutSeconds" => overrides.timeout_ms = Some(seconds(value, &pointer, 1.0, 60.0)?),
-            "payloadAs" => {
-                overrides.payload_as = Some(word(value, &pointer, &[("string", PayloadAs::String), ("object", PayloadAs::Object)])?);
-            }
-            "keepResponse" => {
-                overrides.keep_response = Some(word(value, &pointer, &[("excerpt", KeepResponse::Excerpt), ("none", KeepResponse::None)])?);
-            }
-            _ => {}
-        }
-    }
-    Ok(overrides)
-}
-
-const SIGNATURES: [(&str, SignatureForm); 3] =
-    [("standard", SignatureForm::Standard), ("header-hmac", SignatureForm::HeaderHmac), ("none", SignatureForm::None)];
-
-fn parse_content_type(value: &Value, pointer: &str) -> Result<String, Refusal> {
-    let content_type = text(value, pointer)?;
-    let is_right = content_type.contains('/') && content_type.len() <= 200 && content_type.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    if is_right { Ok(content_type.to_owned()) } else { Err(refused(pointer, "must be a content type such as application/json")) }
-}
-
-fn parse_statuses(value: &Value, pointer: &str) -> Result<StatusSet, Refusal> {
-    let wrong = || refused(pointer, "must be a list of statuses and ranges such as [200, \"202-204\"]");
-    let entries = value.as_array().filter(|entries| (1..=50).contains(&entries.len())).ok_or_else(wrong)?;
-    let texts = entries.iter().map(|entry| match entry {
-        Value::String(text) => Ok(text.clone()),
-        Value::Number(number) => Ok(number.to_string()),
-        _ => Err(wrong()),
-    });
-    let texts = texts.collect::<Result<Vec<String>, Refusal>>()?;
-    StatusSet::parse(texts.iter().map(String::as_str)).map_err(|error| refused(pointer, error.to_string()))
-}
-
-fn parse_schedule(value: &Value, pointer: &str) -> Result<Vec<u64>, Refusal> {
-    let wrong = || refused(pointer, format!("must be a list of at most {RETRIES_MAX} numbers of seconds"));
-    let entries = value.as_array().filter(|entries| entries.len() <= RETRIES_MAX).ok_or_else(wrong)?;
-    entries.iter().enumerate().map(|(place, entry)| seconds(entry, &format!("{pointer}/{place}"), 0.0, RETRY_SECONDS_MAX)).collect()
 }
 
 /// A subscription as it is shown.
@@ -348,13 +210,6 @@ impl SubscriptionShape {
     #[must_use]
     pub fn of(subscription: &Subscription, backlog: BacklogShape) -> Self {
         let wishes = &subscription.wishes;
-        let auth = match &wishes.auth {
-            Auth::None => BTreeMap::from([("kind", "none".to_owned())]),
-            Auth::Bearer(_) => BTreeMap::from([("kind", "bearer".to_owned()), ("token", MASK.to_owned())]),
-            Auth::Basic(name, _) => {
-                BTreeMap::from([("kind", "basic".to_owned()), ("username", name.clone()), ("password", MASK.to_owned())])
-            }
-        };
         Self {
             id: subscription.id.0,
             name: wishes.name.clone(),
@@ -362,10 +217,10 @@ impl SubscriptionShape {
             types: wishes.types.clone(),
             profile: wishes.profile.as_str(),
             overrides: overrides_shape(&wishes.overrides),
-            auth,
+            auth: auth_shape(&wishes.auth),
             headers: wishes.headers.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect(),
             ordering: wishes.ordering.as_str(),
-            ordering_key: None,
+            ordering_key: wishes.ordering_key.as_ref().map(|key| key.as_str().to_owned()),
             max_in_flight: wishes.max_in_flight,
             rate_per_minute: wishes.rate_per_minute,
             state: subscription.state(),
@@ -380,39 +235,6 @@ impl SubscriptionShape {
     pub fn fresh(subscription: &Subscription, secret: String) -> Self {
         Self { secret: Some(secret), ..Self::of(subscription, BacklogShape::default()) }
     }
-}
-
-fn seconds_shape(milliseconds: u64) -> Value {
-    if milliseconds.is_multiple_of(1000) { Value::from(milliseconds / 1000) } else { Value::from(milliseconds as f64 / 1000.0) }
-}
-
-fn overrides_shape(overrides: &Overrides) -> Map<String, Value> {
-    let mut shape = Map::new();
-    let mut put = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            shape.insert(name.to_owned(), value);
-        }
-    };
-    let body = |form| match form {
-        BodyForm::Typed => "typed",
-        BodyForm::Envelope => "envelope",
-    };
-    let signature = |form| SIGNATURES.iter().find(|(_, known)| *known == form).map_or("none", |(word, _)| *word);
-    let statuses = |set: &StatusSet| {
-        let entries = set.to_entries().into_iter();
-        entries.map(|entry| entry.parse::<u16>().map_or(Value::String(entry), Value::from)).collect::<Vec<Value>>()
-    };
-    put("body", overrides.body.map(|form| body(form).into()));
-    put("contentType", overrides.content_type.clone().map(Value::from));
-    put("signature", overrides.signature.map(|form| signature(form).into()));
-    put("signatureHeader", overrides.signature_header.clone().map(Value::from));
-    put("successCodes", overrides.success.as_ref().map(|set| statuses(set).into()));
-    put("lenientSuccess", overrides.lenient_success.map(Value::from));
-    put("retryScheduleSeconds", overrides.retry_schedule_ms.as_ref().map(|list| list.iter().copied().map(seconds_shape).collect()));
-    put("timeoutSeconds", overrides.timeout_ms.map(seconds_shape));
-    put("payloadAs", overrides.payload_as.map(|form| if form == PayloadAs::Object { "object" } else { "string" }.into()));
-    put("keepResponse", overrides.keep_response.map(|keep| if keep == KeepResponse::None { "none" } else { "excerpt" }.into()));
-    shape
 }
 
 #[cfg(test)]
@@ -437,6 +259,8 @@ mod tests {
             company: CompanyId(7),
             wishes,
             secret: Secret([1; 32]),
+            previous: None,
+            consent: None,
             standing: Standing::Active,
             health: Health::default(),
             created: Timestamp::from_micros(1_795_343_400_123_456),
@@ -493,7 +317,13 @@ mod tests {
         assert_eq!(pointer(r#""overrides":{"retryScheduleSeconds":[1,-1]}"#), "/overrides/retryScheduleSeconds/1");
         assert_eq!(pointer(r#""overrides":{"successCodes":["2xx"]}"#), "/overrides/successCodes");
         assert_eq!(pointer(r#""overrides":{"body":"cloudevents"}"#), "/overrides/body");
-        assert_eq!(pointer(r#""ordering":"key""#), "/ordering");
+        assert_eq!(pointer(r#""ordering":"key""#), "/orderingKey");
+        assert_eq!(pointer(r#""ordering":"key","orderingKey":"claim""#), "/orderingKey");
+        assert_eq!(pointer(r#""orderingKey":"/claim/id""#), "/orderingKey");
+        assert_eq!(pointer(r#""overrides":{"signature":"body-hmac-sha256"}"#), "/overrides/signature");
+        assert_eq!(pointer(r#""overrides":{"clientKey":"k"}"#), "/overrides/clientCertificate");
+        assert_eq!(pointer(r#""overrides":{"caBundle":"x"}"#), "/overrides/caBundle");
+        assert_eq!(pointer(r#""overrides":{"cloudEventsSource":"a b"}"#), "/overrides/cloudEventsSource");
         assert_eq!(pointer(r#""maxInFlight":17"#), "/maxInFlight");
         assert_eq!(pointer(r#""maxInFlight":0"#), "/maxInFlight");
         assert_eq!(pointer(r#""auth":{"kind":"bearer"}"#), "/auth/token");
@@ -511,5 +341,20 @@ mod tests {
         let after = parse_change(br#"{"ratePerMinute":5,"auth":{"kind":"bearer","token":"***"}}"#, &before, 16).unwrap();
         assert_eq!(after, Wishes { rate_per_minute: 5, ..before.clone() });
         assert_eq!(parse_change(br#"{"startFrom":"oldest"}"#, &before, 16).unwrap_err().code, "unknown_member");
+    }
+
+    #[test]
+    fn a_profile_that_demands_auth_takes_even_none_when_it_is_written_out() {
+        let profile = |more: &str| parse(&format!(r#"{{"url":"https://a.example/","types":["*"],"profile":"bridge"{more}}}"#));
+        assert_eq!(profile("").unwrap_err().pointer.as_deref(), Some("/auth"));
+        assert_eq!(profile(r#","auth":{"kind":"none"}"#).unwrap().wishes.auth, Auth::None);
+    }
+
+    #[test]
+    fn the_ordering_key_goes_with_its_ordering() {
+        let before = with(r#""ordering":"key","orderingKey":"/claim/id""#).unwrap().wishes;
+        assert_eq!(shown(before.clone())["orderingKey"], "/claim/id");
+        let after = parse_change(br#"{"ordering":"strict"}"#, &before, 16).unwrap();
+        assert_eq!((after.ordering, after.ordering_key), (Ordering::Strict, None));
     }
 }

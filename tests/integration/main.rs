@@ -24,5 +24,6 @@ mod rates;
 mod references;
 mod refusals;
 mod retention;
+mod schemas;
 mod subscriptions;
 mod webhooks;

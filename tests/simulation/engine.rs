@@ -43,6 +43,7 @@ pub fn wishes(number: u64, url: String) -> Wishes {
         auth: Auth::None,
         headers: Vec::new(),
         ordering: Ordering::Parallel,
+        ordering_key: None,
         max_in_flight: 4,
         rate_per_minute: 0,
     }

@@ -47,6 +47,7 @@ pub fn wishes() -> Wishes {
         auth: Auth::Bearer("token".to_owned()),
         headers: Vec::new(),
         ordering: Ordering::Parallel,
+        ordering_key: None,
         max_in_flight: 1,
         rate_per_minute: 0,
     }

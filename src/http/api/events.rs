@@ -9,6 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use url::form_urlencoded;
 
+use crate::catalog::PayloadSchema;
 use crate::domain::cursor::Direction;
 use crate::domain::event::EventId;
 use crate::domain::filter::TypeFilter;
@@ -74,6 +75,7 @@ pub(in crate::http) async fn types(call: Call) -> Result<Response, Fault> {
             description: &entry.description,
             version: &entry.version,
             deprecated: entry.deprecated,
+            schema: entry.schemas.get(&entry.version).map(PayloadSchema::document),
         })
         .collect();
     json(StatusCode::OK, &EventTypes { event_types })

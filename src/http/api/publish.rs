@@ -141,7 +141,12 @@ fn count(counters: &PublishCounters, outcome: &Result<Receipt, PublishError>) {
     let counter = match outcome {
         Ok(receipt) if receipt.duplicate => &counters.duplicate,
         Ok(_) => &counters.stored,
-        Err(PublishError::UnknownType { .. } | PublishError::TypeNotAllowed { .. } | PublishError::Reserved { .. }) => &counters.refused,
+        Err(
+            PublishError::UnknownType { .. }
+            | PublishError::TypeNotAllowed { .. }
+            | PublishError::Reserved { .. }
+            | PublishError::Schema { .. },
+        ) => &counters.refused,
         Err(PublishError::Append(AppendError::DedupeConflict { .. })) => &counters.conflict,
         Err(PublishError::Append(AppendError::Overloaded { .. })) => &counters.overloaded,
         Err(PublishError::Append(AppendError::Unknown | AppendError::Read(_))) => &counters.failed,
