@@ -8,8 +8,11 @@ mod body;
 mod connect;
 mod connection;
 mod endpoint;
+mod handshake;
 mod headers;
+mod origin;
 mod resolve;
+mod rsa;
 mod signature;
 mod target;
 mod tls;
@@ -32,13 +35,19 @@ use crate::domain::profile::KeepResponse;
 use crate::domain::retry::{ErrorClass, Exchange, Verdict, judge};
 use crate::domain::time::Timestamp;
 
-pub use self::body::{EnvelopeError, OutgoingEvent};
+pub use self::body::{BodyError, EnvelopeError, OutgoingEvent};
 pub use self::endpoint::{URL_BYTES_MAX, UrlError, check_url};
+pub use self::handshake::{ConsentRequest, parse_allowed_rate};
 pub use self::headers::{HEADER_BYTES_MAX, HEADERS_MAX, HeaderError, check_header, check_header_name, check_headers};
+pub use self::origin::{Origin, Origins};
 pub use self::resolve::{Resolve, Resolving, SystemResolver};
+pub use self::rsa::{RsaKey, RsaKeyError};
 pub use self::signature::{VerifyError, verify};
 pub use self::target::{Target, TargetError};
 pub use self::tls::{RootsError, TrustedRoots};
+
+/// Why nothing is sent in the clear.
+const PLAIN_REFUSED: &str = "the receiver's URL begins with http:// and egress.allow_http is false";
 
 /// What came of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,10 +187,10 @@ impl Sender {
     ) -> Result<Option<Connection>, Failure> {
         let policy = self.policy.load_full();
         if target.endpoint.server_name.is_none() && !policy.allow_http {
-            return Err(Failure::new(ErrorClass::Egress, "the receiver's URL begins with http:// and egress.allow_http is false"));
+            return Err(Failure::new(ErrorClass::Egress, PLAIN_REFUSED));
         }
-        let body = event.body(&target.knobs).map_err(|error| Failure::new(ErrorClass::Body, error.to_string()))?;
-        let mut request = target.request(event, body.clone(), now);
+        let content = target.content(event).await.map_err(|error| Failure::new(ErrorClass::Body, error.to_string()))?;
+        let mut request = target.request(event, &content, now);
         if let Some(mut connection) = target.pool.take(&policy).await {
             progress.stage = Stage::Answering;
             progress.address = Some(connection.address);
@@ -194,7 +203,7 @@ impl Sender {
                     if !is_stale {
                         return Err(failure);
                     }
-                    request = unsent.unwrap_or_else(|| target.request(event, body, now));
+                    request = unsent.unwrap_or_else(|| target.request(event, &content, now));
                 }
             }
         }
@@ -238,9 +247,27 @@ fn report(target: &Target, progress: Progress, end: Result<(), Failure>, duratio
         (None, Err(failure)) => (Exchange::Failed(failure.class), Some(failure.error)),
         (None, Ok(())) => (Exchange::Failed(ErrorClass::Protocol), Some("the receiver gave no answer".to_owned())),
     };
-    let (excerpt, truncated) = match knobs.keep_response {
-        KeepResponse::None if error.is_none() => (String::new(), false),
-        KeepResponse::Excerpt | KeepResponse::None | KeepResponse::Errors => progress.excerpt.into_text(),
-    };
+    let (excerpt, truncated, error) = kept(knobs.keep_response, progress.excerpt, error);
     Report { exchange, address: progress.address, status, excerpt, truncated, error, duration }
+}
+
+/// What is kept of an answer's body, and the sentence about a failure.
+fn kept(keep: KeepResponse, excerpt: Excerpt, error: Option<String>) -> (String, bool, Option<String>) {
+    if keep == KeepResponse::None && error.is_none() {
+        return (String::new(), false, error);
+    }
+    let (text, truncated) = excerpt.into_text();
+    if keep != KeepResponse::Errors {
+        return (text, truncated, error);
+    }
+    match (answer::errors(&text), error) {
+        (None, None) => (String::new(), false, None),
+        (None, error) => (text, truncated, error),
+        // What the receiver says stays in the excerpt, which not everybody may read.
+        (Some(errors), error) => {
+            let count = errors.len();
+            let error = error.map(|error| format!("{error} with {count} {}", if count == 1 { "error" } else { "errors" }));
+            (errors.join("\n"), false, error)
+        }
+    }
 }

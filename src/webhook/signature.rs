@@ -49,6 +49,11 @@ impl SigningKey {
         STANDARD.encode_string(mac, text);
     }
 
+    /// The base64 of the MAC over a text.
+    pub fn sign_text(&self, text: &[u8]) -> String {
+        STANDARD.encode(self.over([&[], text]).finalize().into_bytes())
+    }
+
     /// Appends `sha256=` and the MAC over the body alone, in hexadecimal digits.
     pub fn sign_body_onto(&self, text: &mut String, body: &[u8]) {
         text.push_str("sha256=");

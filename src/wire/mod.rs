@@ -11,3 +11,5 @@ pub mod publish;
 mod receiver_auth;
 pub mod references;
 pub mod subscriptions;
+
+pub use self::json::normalize;
