@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use crate::domain::scope::Scope;
+use crate::service::checks::CheckError;
 use crate::service::cursors::CursorError;
 use crate::service::deliveries::{DeliveriesError, DeliveryError};
 use crate::service::events::{PageError, PublishError, SampleError};
@@ -327,6 +328,17 @@ impl From<WishError> for Fault {
             WishError::Target(TargetError::RsaKey) | WishError::Key(_) => Self::internal(detail),
             WishError::Start(_) => at("/startFrom", "invalid_cursor"),
             WishError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CheckError> for Fault {
+    fn from(error: CheckError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CheckError::Unverified => Self::new(StatusCode::CONFLICT, "unverified", detail),
+            CheckError::NoSender => Self::new(StatusCode::CONFLICT, "no_daemon", detail),
+            CheckError::Wish(error) => error.into(),
         }
     }
 }

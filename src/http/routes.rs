@@ -94,6 +94,7 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/resume", Access::Key(SubscriptionsWrite, Write), subscriptions::resume)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/test", Access::Key(SubscriptionsWrite, Write), subscriptions::test)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/verify", Access::Key(SubscriptionsWrite, Write), handshakes::verify)
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/check", Access::Key(SubscriptionsWrite, Write), handshakes::check)
         .guarded("GET /api/v1/webhooks/public-key", Access::Key(SubscriptionsRead, Read), handshakes::public_key)
         .open("GET /api/v1/webhooks/consent/{token}", Access::Open, handshakes::consent)
         .open("POST /api/v1/webhooks/consent/{token}", Access::Open, handshakes::consent)

@@ -2,6 +2,7 @@
 //!
 //! Nobody here knows a status code or a header; time is read from the clock that was handed in.
 
+pub mod checks;
 pub mod companies;
 mod consent_token;
 pub mod cursors;

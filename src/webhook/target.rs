@@ -157,7 +157,7 @@ impl Target {
 
     /// The request of one attempt.
     pub(super) fn request(&self, event: &OutgoingEvent, content: &Content, now: Timestamp) -> Request<RequestBody> {
-        let body = content.body.clone();
+        let signed = content.signed.as_ref().unwrap_or(&content.body);
         // `{id}.{timestamp}.`, then the signatures: one text that every value of a header is a part of.
         let mut text = String::with_capacity(192);
         // Writing to a text has no way to fail.
@@ -170,11 +170,11 @@ impl Target {
         let stamp_end = text.len();
         let mut signature_end = stamp_end;
         if self.knobs.signature.is_in_standard_header() {
-            self.key.sign_onto(&mut text, &body);
+            self.key.sign_onto(&mut text, signed);
             signature_end = text.len();
         }
         if self.body_signature.is_some() {
-            self.key.sign_body_onto(&mut text, &body);
+            self.key.sign_body_onto(&mut text, signed);
         }
         let text = Bytes::from(text);
         let mut headers = self.headers.clone();
@@ -194,7 +194,10 @@ impl Target {
         {
             headers.insert(&EVENT_VERSION, version);
         }
-        let mut request = Request::new(RequestBody::whole(body));
+        let mut request = Request::new(match content.pause {
+            None => RequestBody::whole(content.body.clone()),
+            Some(pause) => RequestBody::halting(content.body.clone(), pause),
+        });
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.path.clone();
         *request.headers_mut() = headers;

@@ -1,14 +1,16 @@
-//! The consent of receivers, and the key that they check signatures with.
+//! The other side of a subscription: the consent of receivers, the key that they check signatures with, and what they make
+//! of webhooks.
 
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::response::Response;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::subscriptions::{named, unknown};
 use crate::http::call::{Call, json};
 use crate::http::fault::Fault;
 use crate::http::gate::OpenCall;
+use crate::service::checks::Checked;
 use crate::webhook::parse_allowed_rate;
 
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
@@ -27,6 +29,30 @@ pub(in crate::http) async fn verify(call: Call) -> Result<Response, Fault> {
             Some(reason) => json!({ "state": state, "detail": reason }),
         },
     )
+}
+
+/// `POST /api/v1/webhooks/subscriptions/{id}/check`
+pub(in crate::http) async fn check(call: Call) -> Result<Response, Fault> {
+    call.query(&[])?;
+    let subscription = named(&call)?;
+    let checked = call.services.subscriptions.check_receiver(&subscription).await?;
+    json(StatusCode::OK, &check_shape(&checked))
+}
+
+fn check_shape(checked: &[Checked]) -> Value {
+    let case = |checked: &Checked| {
+        let report = checked.report.as_ref();
+        json!({
+            "case": checked.case.as_str(),
+            "passed": checked.passed,
+            "meaning": checked.meaning,
+            "status": report.and_then(|report| report.status),
+            "error": report.and_then(|report| report.error.as_deref()),
+            "durationMs": report.map(|report| u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX)),
+        })
+    };
+    let passed = checked.iter().all(|checked| checked.passed != Some(false));
+    json!({ "passed": passed, "cases": checked.iter().map(case).collect::<Vec<_>>() })
 }
 
 /// `GET` and `POST /api/v1/webhooks/consent/{token}`: the receiver itself, which knows the token from the question.

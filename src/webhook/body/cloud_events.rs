@@ -63,7 +63,7 @@ impl Attributes {
         if let Some(subject) = subject(event)? {
             headers.push((SUBJECT.clone(), header_value(&[&subject])?));
         }
-        Ok(Content { body: event.payload()?.into(), headers })
+        Ok(Content::with(event.payload()?.into(), headers))
     }
 
     fn length(&self, event: &OutgoingEvent) -> usize {

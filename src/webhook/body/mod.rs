@@ -8,6 +8,7 @@ mod signed_envelope;
 mod typed;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
@@ -76,11 +77,21 @@ pub enum BodyError {
 pub(super) struct Content {
     pub body: Bytes,
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the signatures are over when it is not the body.
+    pub signed: Option<Bytes>,
+    /// A wait in the middle of the body.
+    pub pause: Option<Duration>,
+}
+
+impl Content {
+    fn with(body: Bytes, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        Self { body, headers, signed: None, pause: None }
+    }
 }
 
 impl From<Bytes> for Content {
     fn from(body: Bytes) -> Self {
-        Self { body, headers: Vec::new() }
+        Self::with(body, Vec::new())
     }
 }
 
@@ -145,7 +156,7 @@ impl Form {
             Kind::Event => {
                 // Types are visible ASCII.
                 let kind = HeaderValue::from_str(&event.kind).map_err(|_| EnvelopeError)?;
-                Content { body: event.payload()?.into(), headers: vec![(EVENT_TYPE.clone(), kind)] }
+                Content::with(event.payload()?.into(), vec![(EVENT_TYPE.clone(), kind)])
             }
         })
     }
@@ -163,6 +174,35 @@ struct Parts<'a> {
 }
 
 impl OutgoingEvent {
+    /// An event that is in no log: number 0 of its company, to try a receiver with. The payload must be JSON.
+    #[must_use]
+    pub fn trial(company: CompanyId, kind: &str, payload: &str, created: Timestamp, run: u32) -> Self {
+        let mut envelope = format!("{{\"id\":0,\"companyId\":{company},\"type\":\"").into_bytes();
+        text::escape_into(&mut envelope, kind);
+        envelope.extend_from_slice(b"\",\"createdUtc\":\"");
+        envelope.extend_from_slice(&created.to_text());
+        envelope.extend_from_slice(b"\",\"payload\":\"");
+        let payload_start = envelope.len();
+        text::escape_into(&mut envelope, payload);
+        let payload_length = envelope.len() - payload_start;
+        envelope.extend_from_slice(BEFORE_METADATA);
+        envelope.extend_from_slice(b"{}");
+        envelope.extend_from_slice(BEHIND_METADATA);
+        Self {
+            id: EventId(0),
+            company,
+            created,
+            occurred: None,
+            kind: kind.to_owned(),
+            version: "1".to_owned(),
+            envelope: envelope.into(),
+            payload_start,
+            payload_length,
+            references: Bytes::new(),
+            run,
+        }
+    }
+
     /// What the event speaks of.
     ///
     /// # Errors
