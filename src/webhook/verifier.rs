@@ -11,9 +11,9 @@ use hyper::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::body::compact;
 use super::signature::{SIGNATURE, SigningKey, VerifyError, verify};
 use crate::domain::time::Timestamp;
-use crate::wire::normalize;
 
 /// What a receiver holds to check webhooks with.
 #[derive(Clone)]
@@ -78,7 +78,7 @@ impl<'a> Signed<'a> {
             return Err(VerifyError::Signature);
         }
         // The signature is over the text alone; whoever reads the other member must know that it says the same.
-        if normalize(self.payload.get()) == self.payload_as_string { Ok(()) } else { Err(VerifyError::Payload) }
+        if compact(self.payload.get()) == compact(&self.payload_as_string) { Ok(()) } else { Err(VerifyError::Payload) }
     }
 }
 

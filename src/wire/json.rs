@@ -338,8 +338,7 @@ pub(super) fn check(text: &str, depth_max: usize) -> Result<(), ScanError> {
 }
 
 /// The text without white space outside its strings; it must be JSON.
-#[must_use]
-pub fn normalize(text: &str) -> String {
+pub(super) fn normalize(text: &str) -> String {
     let mut normal = String::with_capacity(text.len());
     let mut in_string = false;
     let mut is_escaped = false;

@@ -11,5 +11,3 @@ pub mod publish;
 mod receiver_auth;
 pub mod references;
 pub mod subscriptions;
-
-pub use self::json::normalize;

@@ -97,7 +97,7 @@ async fn envelope_in_full() {
 /// The text that a signed envelope of the rich event signs.
 fn message(version: &str) -> String {
     format!(
-        r#"{{"details":{{"messageType":"event.Inquiry_created.v{version}","claimRef":"C-1","note":"say \"yes\" \u00e5"}},"messageId":"{MESSAGE}","timestamp":"2026-11-22T10:30:00.123456Z","user":{{"id":"u-1","originator":"ClientAPI"}}}}"#
+        r#"{{"details":{{"messageType":"event.Inquiry_created.v{version}","claimRef":"C-1","note":"say \"yes\" å"}},"messageId":"{MESSAGE}","timestamp":"2026-11-22T10:30:00.123456Z","user":{{"id":"u-1","originator":"ClientAPI"}}}}"#
     )
 }
 

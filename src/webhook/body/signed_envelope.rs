@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::compact::compact;
 use super::members::Members;
 use super::{BodyError, EnvelopeError, OutgoingEvent};
 use crate::domain::notification::message_id;
@@ -14,7 +15,6 @@ use crate::domain::text;
 use crate::webhook::origin::Origin;
 use crate::webhook::rsa::RsaKey;
 use crate::webhook::signature::SigningKey;
-use crate::wire::normalize;
 
 /// Who signs inside the body.
 pub(super) enum BodySigner {
@@ -48,9 +48,9 @@ pub(super) async fn signed(event: &OutgoingEvent, origin: &Origin, signer: Optio
     Ok(out.into())
 }
 
-/// The text of `payload`, without white space between its parts: as a receiver's own serializer writes it.
+/// The text of `payload`, compact: as a receiver's own serializer writes it.
 fn message(event: &OutgoingEvent, origin: &Origin) -> Result<String, EnvelopeError> {
-    let payload = normalize(&String::from_utf8(event.payload()?).map_err(|_| EnvelopeError)?);
+    let payload = compact(&String::from_utf8(event.payload()?).map_err(|_| EnvelopeError)?);
     let mut out = Vec::with_capacity(payload.len() + 256);
     out.extend_from_slice(b"{\"details\":{\"messageType\":\"event.");
     text::escape_into(&mut out, &event.kind);
@@ -66,13 +66,13 @@ fn message(event: &OutgoingEvent, origin: &Origin) -> Result<String, EnvelopeErr
     let metadata = event.metadata()?;
     if let Some(user) = Members::of(&metadata).get("user") {
         out.extend_from_slice(b",\"user\":");
-        out.extend_from_slice(normalize(user).as_bytes());
+        out.extend_from_slice(compact(user).as_bytes());
     }
     out.push(b'}');
     String::from_utf8(out).map_err(|_| EnvelopeError)
 }
 
-/// Appends the members of the payload behind ours, each with its comma; what is no object becomes the member `data`.
+/// Appends the members of the compact payload behind ours, each with its comma; what is no object becomes the member `data`.
 fn details(out: &mut Vec<u8>, payload: &str) {
     let Some(inside) = payload.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else {
         out.extend_from_slice(b",\"data\":");
@@ -80,7 +80,7 @@ fn details(out: &mut Vec<u8>, payload: &str) {
         return;
     };
     // Twice the same name would be read as the second one, or refused.
-    if !payload.contains(MESSAGE_TYPE) && !payload.contains("\\u") {
+    if !payload.contains(MESSAGE_TYPE) {
         if !inside.is_empty() {
             out.push(b',');
             out.extend_from_slice(inside.as_bytes());
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_message_type_of_the_payload_does_not_stand_beside_ours() {
         assert_eq!(details_of(r#"{"messageType":"x","a":1}"#), r#","a":1"#);
-        assert_eq!(details_of(r#"{"a":1,"\u006dessageType":"x","b":"messageType"}"#), r#","a":1,"b":"messageType""#);
+        assert_eq!(details_of(&compact(r#"{"a":1,"\u006dessageType":"x","b":"messageType"}"#)), r#","a":1,"b":"messageType""#);
         assert_eq!(details_of(r#"{"a":{"messageType":"x"}}"#), r#","a":{"messageType":"x"}"#);
     }
 }
