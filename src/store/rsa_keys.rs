@@ -31,7 +31,7 @@ fn company_of(name: &str) -> Option<CompanyId> {
 pub(super) fn load(ledger: &Ledger, master: &MasterKey) -> Result<HashMap<CompanyId, RsaKeyBytes>, OpenError> {
     let mut sealed = Vec::new();
     let transaction = ledger.read()?;
-    if let Some(table) = existing(transaction.open_table(SECRETS)).map_err(StorageFault::from)? {
+    if let Some(table) = existing(transaction.open_table(SECRETS))? {
         for row in table.range(PREFIX..).map_err(StorageFault::from)? {
             let (name, key) = row.map_err(StorageFault::from)?;
             if !name.value().starts_with(PREFIX) {
