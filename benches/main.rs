@@ -79,6 +79,7 @@ fn main() -> ExitCode {
                 Group::Seal => groups::seal::run(&mut bench),
                 Group::Disk => groups::disk::run(&mut bench),
                 Group::Deliver => groups::deliver::run(&mut bench),
+                Group::Profiles => groups::deliver::run_profiles(&mut bench),
                 Group::Fanout => groups::deliver::run_fanout(&mut bench),
                 Group::Backlog => groups::deliver::run_backlog(&mut bench),
                 Group::Idle => groups::idle::run(&mut bench),

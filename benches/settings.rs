@@ -16,6 +16,7 @@ pub enum Group {
     Seal,
     Disk,
     Deliver,
+    Profiles,
     Fanout,
     Backlog,
     Idle,
@@ -23,7 +24,7 @@ pub enum Group {
 }
 
 impl Group {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Limits,
         Self::Page,
         Self::Get,
@@ -33,6 +34,7 @@ impl Group {
         Self::Seal,
         Self::Disk,
         Self::Deliver,
+        Self::Profiles,
         Self::Fanout,
         Self::Backlog,
         Self::Idle,
@@ -50,6 +52,7 @@ impl Group {
             Self::Seal => "seal",
             Self::Disk => "disk",
             Self::Deliver => "deliver",
+            Self::Profiles => "profiles",
             Self::Fanout => "fanout",
             Self::Backlog => "backlog",
             Self::Idle => "idle",
@@ -76,7 +79,7 @@ pub struct Settings {
 }
 
 pub const USAGE: &str = "usage: cargo bench [-- GROUP...]
-groups: page get filtered publish open seal disk deliver fanout backlog idle sick (default: these); limits (the limits alone)
+groups: page get filtered publish open seal disk deliver profiles fanout backlog idle sick (default: these); limits (the limits alone)
 environment: LUTINE_BENCH_EVENTS (300000) events in the large store; the small one has a tenth
              LUTINE_BENCH_DAY_EVENTS (60000) events of the day's mixture
              LUTINE_BENCH_DELIVERIES (20000) webhooks of one round

@@ -19,6 +19,15 @@ pub fn subscribe(client: &mut Client, url: &str, kind: Option<&str>, in_flight: 
     made["id"].as_u64().expect("a subscription has a number")
 }
 
+/// A subscription under this key to everything, as these wishes say; its number.
+pub fn subscribe_as(client: &mut Client, url: &str, wishes: &Value, in_flight: usize) -> u64 {
+    let mut body = body(url, None, in_flight);
+    body.as_object_mut().unwrap().extend(wishes.as_object().expect("wishes are an object").clone());
+    let request = call("POST", PATH, client.key(), &body.to_string());
+    let made: Value = serde_json::from_slice(&client.send(&request, 201).body()).expect("a subscription is JSON");
+    made["id"].as_u64().expect("a subscription has a number")
+}
+
 /// Pauses or resumes a subscription.
 pub fn act(client: &mut Client, id: u64, what: &str) {
     let request = call("POST", &format!("{PATH}/{id}/{what}"), client.key(), "");

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{Bench, median};
 use crate::bare::{self, Bare};
 use crate::clock::{now_ns, seconds_between};
@@ -12,7 +14,7 @@ use crate::paced::{Paced, Seconds};
 use crate::report::{Report, Row, Target, count, mebibytes, micros, per_second};
 use crate::requests::{Batches, Keyed};
 use crate::sink::{Sample, Sink};
-use crate::subscriptions::{act, set_in_flight, subscribe};
+use crate::subscriptions::{act, set_in_flight, subscribe, subscribe_as};
 
 /// Events per request, and connections that publish.
 const BATCH: u64 = 100;
@@ -21,6 +23,8 @@ const PUBLISHERS: usize = 4;
 const REST: Duration = Duration::from_millis(200);
 /// Every figure of a drain against the bare loop.
 const SHARE: Target = Target::AtLeast(0.55, "");
+/// Every profile but signatures by RSA against the bare loop.
+const PROFILE_SHARE: Target = Target::AtLeast(0.5, "");
 const CPU: Target = Target::AtMost(60.0, " µs");
 
 /// A daemon with one receiver.
@@ -147,6 +151,48 @@ pub fn run(bench: &mut Bench) {
     }
     bench.report.add(Row::figure("resident at the end", mebibytes(scene.daemon.process.resident())));
     bench.report.end_section("Deliver (1 KiB to one receiver; limit: bare hyper client to the same)");
+}
+
+/// Every profile and every other body to one fast receiver.
+pub fn run_profiles(bench: &mut Bench) {
+    const IN_FLIGHT: usize = 64;
+    let none = json!({"kind": "none"});
+    let profiles = [
+        ("standard", json!({}), Some(PROFILE_SHARE)),
+        ("envelope", json!({"profile": "envelope"}), Some(PROFILE_SHARE)),
+        ("signed-envelope", json!({"profile": "signed-envelope"}), Some(PROFILE_SHARE)),
+        ("signed-envelope, RSA", json!({"profile": "signed-envelope", "overrides": {"signature": "body-rsa-sha256"}}), None),
+        ("cloudevents, structured", json!({"profile": "cloudevents", "auth": none}), Some(PROFILE_SHARE)),
+        (
+            "cloudevents, binary",
+            json!({"profile": "cloudevents", "auth": none, "overrides": {"body": "cloudevents-binary"}}),
+            Some(PROFILE_SHARE),
+        ),
+        (
+            "cloudevents, batch",
+            json!({"profile": "cloudevents", "auth": none, "overrides": {"body": "cloudevents-batch"}}),
+            Some(PROFILE_SHARE),
+        ),
+        ("reference", json!({"profile": "reference"}), Some(PROFILE_SHARE)),
+        ("bridge", json!({"profile": "bridge", "auth": none}), Some(PROFILE_SHARE)),
+    ];
+    let (rounds, events) = (bench.settings.rounds.min(3), bench.settings.deliveries);
+    for (place, (name, wishes, must)) in profiles.into_iter().enumerate() {
+        let mut scene = Scene::new(bench, &format!("profile{place}"));
+        subscribe_as(&mut scene.client, &scene.sink.url(), &wishes, IN_FLIGHT);
+        let sample = scene.warm_up(1);
+        let mut brought = Vec::with_capacity(rounds);
+        for _ in 0..rounds {
+            let bare = bare::run(scene.sink.address, &sample, IN_FLIGHT, bench.settings.round);
+            brought.push(scene.round(events, 1, bare));
+        }
+        let report = &mut bench.report;
+        add_rate(report, name, &brought, |round| round.drain_rate, must);
+        let (cpu, bare) = (of(&brought, |round| round.cpu_us), of(&brought, |round| round.bare.cpu_us));
+        let row = Row::figure(format!("{name}, server CPU per event, published and delivered"), micros(cpu));
+        report.add(row.beside(micros(bare), cpu / bare));
+    }
+    bench.report.end_section("Profiles (1 KiB to one receiver, 64 in flight; limit: bare hyper client that posts the same)");
 }
 
 /// One event to many subscriptions.

@@ -18,6 +18,7 @@ use super::output::{self, Format, note, printable};
 use super::secret::WebhookSecret;
 use super::settings::Settings;
 use super::transport::Connection;
+use crate::catalog::Catalog;
 use crate::daemon::SystemClock;
 use crate::domain::clock::Clock;
 use crate::domain::company::CompanyId;
@@ -25,11 +26,13 @@ use crate::domain::egress::EgressPolicy;
 use crate::domain::event::EventId;
 use crate::domain::filter::TypeFilter;
 use crate::domain::health::Health;
+use crate::domain::nearest::nearest;
+use crate::domain::notification::NotificationKey;
 use crate::domain::profile::{Overrides, Profile};
 use crate::domain::retry::Exchange;
 use crate::domain::subscription::{Auth, Ordering, Standing, Subscription, SubscriptionId, Wishes};
 use crate::domain::time::Timestamp;
-use crate::webhook::{OutgoingEvent, Report, Sender, SystemResolver, Target, TrustedRoots, check_url};
+use crate::webhook::{Origin, OutgoingEvent, Report, Sender, SystemResolver, Target, TrustedRoots, check_url};
 
 /// Stands in `webhook-id` where others have the number of their subscription, which are counted from 1.
 const SUBSCRIPTION: SubscriptionId = SubscriptionId(0);
@@ -38,11 +41,13 @@ const SUBSCRIPTION: SubscriptionId = SubscriptionId(0);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 It forwards what is published from now on, one event after the other, each once, and goes on when the
-daemon is restarted. The URL is on this machine, or in a network of egress.allow.
+daemon is restarted. The URL is on this machine, or in a network of egress.allow. What only the daemon
+knows is a stand-in: references are empty, and ids and the source of CloudEvents are this command's own.
 
 Examples:
   lutine listen --forward-to http://localhost:3000/webhooks
   lutine listen --forward-to http://localhost:3000/ --types 'claim.*' --secret whsec_...
+  lutine listen --forward-to http://localhost:3000/ --profile cloudevents
   lutine listen --forward-to http://localhost:3000/ --url https://events.insurer.example")]
 pub struct Listen {
     /// Where to
@@ -51,6 +56,9 @@ pub struct Listen {
     /// Only these types, separated by commas: claim.created, claim.* or claim.created@2
     #[arg(long, value_parser = type_list)]
     types: Option<String>,
+    /// How webhooks look
+    #[arg(long, value_name = "PROFILE", default_value = "standard", value_parser = profile)]
+    profile: Profile,
     /// The secret to sign with [default: a new one, which is printed]
     #[arg(long, value_name = "whsec_...", value_parser = str::parse::<WebhookSecret>)]
     secret: Option<WebhookSecret>,
@@ -80,7 +88,7 @@ impl Listen {
         let company = companies::chosen(connection, &self.company).await?;
         let is_made = self.secret.is_none();
         let secret = self.secret.map_or_else(WebhookSecret::made, Ok)?;
-        let target = target(&self.forward_to, &secret)?;
+        let target = target(&self.forward_to, self.profile, &secret, company.as_deref())?;
         let sender = Sender::new(Arc::new(ArcSwap::from_pointee(policy)), Arc::new(SystemResolver::default()), TrustedRoots::system());
         let sender = sender.map_err(|error| Failure::caused("webhooks cannot be sent", &error))?;
         let mut interruption = Interruption::catch()?;
@@ -113,8 +121,29 @@ fn policy(settings: &Settings) -> EgressPolicy {
     EgressPolicy { allow, allow_public: false, allow_http: true, allow_loopback: true }
 }
 
+/// A profile by its name.
+pub fn profile(text: &str) -> Result<Profile, String> {
+    let names = || Profile::ALL.iter().map(|profile| profile.as_str());
+    Profile::ALL.iter().copied().find(|profile| profile.as_str() == text).ok_or_else(|| {
+        let hint = nearest(text, names()).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+        format!("it is none of {}{hint}", names().collect::<Vec<_>>().join(", "))
+    })
+}
+
+/// Where forwarded webhooks come from: this command.
+fn origin(company: Option<&str>) -> Result<Origin, Failure> {
+    let catalog = Catalog::load(None, false).map_err(|error| Failure::Failed(error.to_string()))?;
+    Ok(Origin {
+        public_url: "http://localhost".into(),
+        slug: company.unwrap_or("listen").to_owned(),
+        notification_key: NotificationKey::derive(&[0; 32], CompanyId(0)),
+        catalog: Arc::new(catalog),
+        rsa: None,
+    })
+}
+
 /// A subscription that no store knows.
-fn target(url: &str, secret: &WebhookSecret) -> Result<Target, Failure> {
+fn target(url: &str, profile: Profile, secret: &WebhookSecret, company: Option<&str>) -> Result<Target, Failure> {
     let subscription = Subscription {
         id: SUBSCRIPTION,
         company: CompanyId(0),
@@ -123,7 +152,7 @@ fn target(url: &str, secret: &WebhookSecret) -> Result<Target, Failure> {
             url: url.to_owned(),
             types: Vec::new(),
             filter: TypeFilter::default(),
-            profile: Profile::Standard,
+            profile,
             overrides: Overrides::default(),
             auth: Auth::None,
             headers: Vec::new(),
@@ -139,7 +168,7 @@ fn target(url: &str, secret: &WebhookSecret) -> Result<Target, Failure> {
         health: Health::default(),
         created: Timestamp::default(),
     };
-    Target::new(&subscription).map_err(|error| Failure::Usage(format!("--forward-to: {error}")))
+    Target::new(&subscription, origin(company)?).map_err(|error| Failure::Usage(format!("--forward-to: {error}")))
 }
 
 fn outgoing(event: &RawValue) -> Result<OutgoingEvent, Failure> {
@@ -154,6 +183,8 @@ fn outgoing(event: &RawValue) -> Result<OutgoingEvent, Failure> {
         id: EventId(id),
         company: CompanyId(company_id),
         created: created_utc.parse().map_err(|_| unreadable("createdUtc is no time"))?,
+        // Nor does it tell this.
+        occurred: None,
         kind,
         // The envelope does not tell it.
         version: "1".to_owned(),
@@ -162,6 +193,7 @@ fn outgoing(event: &RawValue) -> Result<OutgoingEvent, Failure> {
         payload_length: payload.get().len().saturating_sub(2),
         // Nor these.
         references: Bytes::new(),
+        run: 0,
     })
 }
 
@@ -200,14 +232,30 @@ fn json(event: &OutgoingEvent, report: &Report) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_webhook_holds_the_payload_of_the_envelope_byte_for_byte() {
+    #[tokio::test]
+    async fn a_webhook_holds_the_payload_of_the_envelope_byte_for_byte() {
         let text = r#"{"id":7,"companyId":1,"type":"claim.created","createdUtc":"2026-11-22T10:30:00.123456Z","payload":"{ \"payload\":\"x\" }","metadata":"{}"}"#;
         let event = outgoing(&RawValue::from_string(text.to_owned()).unwrap()).unwrap();
-        let body = event.body(&Profile::Standard.knobs(&Overrides::default())).unwrap();
-        assert_eq!(body, r#"{"type":"claim.created","timestamp":"2026-11-22T10:30:00.123456Z","data":{ "payload":"x" }}"#);
+        let secret = WebhookSecret::made().unwrap();
+        for (profile, body) in [
+            (Profile::Standard, r#"{"type":"claim.created","timestamp":"2026-11-22T10:30:00.123456Z","data":{ "payload":"x" }}"#),
+            (Profile::Bridge, r#"{ "payload":"x" }"#),
+            (
+                Profile::CloudEvents,
+                r#"{"specversion":"1.0","id":"7","source":"http://localhost/companies/acme","type":"claim.created","time":"2026-11-22T10:30:00.123456Z","datacontenttype":"application/json","data":{ "payload":"x" }}"#,
+            ),
+        ] {
+            let target = target("http://localhost/", profile, &secret, Some("acme")).unwrap();
+            assert_eq!(target.body(&event).await.unwrap(), body);
+        }
         let foreign = RawValue::from_string(r#"{"id":7}"#.to_owned()).unwrap();
         assert!(matches!(outgoing(&foreign), Err(Failure::Failed(_))));
+    }
+
+    #[test]
+    fn a_profile_is_known_by_its_name() {
+        assert_eq!(profile("signed-envelope"), Ok(Profile::SignedEnvelope));
+        assert!(profile("cloudevent").unwrap_err().ends_with("did you mean cloudevents?"));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod secret;
 mod serve;
 mod settings;
 mod sink;
+mod subscribe;
 mod subscriptions;
 mod tail;
 mod transport;

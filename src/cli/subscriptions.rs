@@ -1,19 +1,24 @@
 //! `lutine subscription`: where and how a company's webhooks go.
 
-use std::str::FromStr;
+use std::time::Duration;
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::companies;
 use super::failure::Failure;
-use super::options::{CompanyOption, type_list};
-use super::output::{self, Format, Table, cut, note};
+use super::options::CompanyOption;
+use super::output::{self, Format, Table, cut};
+use super::subscribe;
 use super::transport::{Answer, Connection, Request};
 
 /// Where subscriptions are made and listed.
 pub const PATH: &str = "/api/v1/webhooks/subscriptions";
+/// How long a receiver may take to consent: the longest time-out of an attempt, and some.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long checking a receiver may take: twice that.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(150);
 /// Characters of a URL in a table.
 const URL_WIDTH: usize = 60;
 /// Characters of a list of types in a table.
@@ -23,7 +28,7 @@ const TYPES_WIDTH: usize = 40;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a subscription; its secret is shown this once
-    Create(Box<Create>),
+    Create(Box<subscribe::Create>),
     /// List subscriptions
     List(List),
     /// Show one subscription
@@ -34,65 +39,12 @@ pub enum Command {
     Resume(Resume),
     /// Send a test event to the receiver
     Test(Test),
+    /// Ask the receiver for its consent (CloudEvents web hooks); until it gives it nothing is sent
+    Verify(Verify),
+    /// Try the receiver with good, repeated, tampered, old and slow webhooks, and explain its answers
+    Check(Check),
     /// Delete a subscription with its deliveries
     Delete(Delete),
-}
-
-/// Options of `lutine subscription create`.
-#[derive(Debug, Args)]
-#[command(group = ArgGroup::new("auth"), after_help = "\
-Here --url is the receiver's. Over the network LUTINE_URL and LUTINE_API_KEY name daemon and key.
-
-Overrides: body, contentType, signature, signatureHeader, successCodes, lenientSuccess,
-retryScheduleSeconds, timeoutSeconds, payloadAs, keepResponse.
-
-Examples:
-  lutine subscription create --url https://partner.example/hooks
-  lutine subscription create --url https://partner.example/hooks --types 'claim.*,policy.bound'
-  lutine subscription create --url https://partner.example/hooks --profile envelope
-  lutine subscription create --url https://partner.example/hooks --override timeoutSeconds=5 \\
-    --override 'retryScheduleSeconds=[5,60,600]'
-  lutine subscription create --url http://localhost:8081/ --name 'my sink' --start-from oldest")]
-pub struct Create {
-    /// Where to: https, or http where egress.allow_http allows it
-    // It has the id of the option that names the daemon with every other command, and so takes its place.
-    #[arg(id = "url", long = "url", value_name = "URL", required = true)]
-    url: String,
-    /// Only these types, separated by commas: claim.created, claim.* or claim.created@2 [default: all]
-    #[arg(long, value_parser = types_or_all)]
-    types: Option<String>,
-    /// How webhooks look: standard (Standard Webhooks) or envelope (the event as it is read)
-    #[arg(long, value_name = "standard|envelope", default_value = "standard")]
-    profile: String,
-    /// A name for people [default: the URL]
-    #[arg(long)]
-    name: Option<String>,
-    /// Several at a time, or one after the other in the order of the log [default: parallel]
-    #[arg(long, value_name = "parallel|strict")]
-    ordering: Option<String>,
-    /// Attempts that may be under way at once [default: as configured]
-    #[arg(long, value_name = "N")]
-    max_in_flight: Option<u16>,
-    /// Attempts a minute, 0 for no limit [default: 0]
-    #[arg(long, value_name = "N")]
-    rate_per_minute: Option<u32>,
-    /// A change of the profile (repeatable); the value is JSON or else text
-    #[arg(long = "override", value_name = "MEMBER=VALUE", value_parser = str::parse::<Member>)]
-    overrides: Vec<Member>,
-    /// A header that every webhook carries (repeatable)
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
-    headers: Vec<(String, String)>,
-    /// Send `Authorization: Bearer` with this token
-    #[arg(long, value_name = "TOKEN", group = "auth")]
-    bearer: Option<String>,
-    /// Send `Authorization: Basic` with this name and password
-    #[arg(long, value_name = "NAME:PASSWORD", group = "auth", value_parser = name_and_password)]
-    basic: Option<(String, String)>,
-    /// Which event is the first: the next one (tail), the oldest that is kept, or the one behind a cursor [default: tail]
-    #[arg(long, value_name = "tail|oldest|CURSOR")]
-    start_from: Option<String>,
-    #[command(flatten)]
-    company: CompanyOption,
 }
 
 /// Options of `lutine subscription list`.
@@ -155,6 +107,33 @@ pub struct Test {
     named: Named,
 }
 
+/// Options of `lutine subscription verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It is for subscriptions with the override handshake=options. The receiver consents by the headers
+WebHook-Allowed-Origin and WebHook-Allowed-Rate, or later at the address it is told.
+
+Example:
+  lutine subscription verify 12")]
+pub struct Verify {
+    #[command(flatten)]
+    named: Named,
+}
+
+/// Options of `lutine subscription check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The webhooks are of the type lutine.subscription.test and stand in no log. The other cases are sent
+only when the good one is taken. The exit code is 1 when the receiver fails a case.
+
+Examples:
+  lutine subscription check 12
+  lutine subscription check 12 --output json | jq '.cases[] | select(.passed == false)'")]
+pub struct Check {
+    #[command(flatten)]
+    named: Named,
+}
+
 /// Options of `lutine subscription delete`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  lutine subscription delete 12")]
@@ -163,48 +142,15 @@ pub struct Delete {
     named: Named,
 }
 
-/// One `member=value`.
-#[derive(Debug, Clone, PartialEq)]
-struct Member {
-    name: String,
-    value: Value,
-}
-
-impl FromStr for Member {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, value) = text.split_once('=').ok_or("it is a member, = and a value, such as timeoutSeconds=10")?;
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-        Ok(Self { name: name.trim().to_owned(), value })
-    }
-}
-
 /// The number of a subscription.
 pub fn id(text: &str) -> Result<u32, &'static str> {
     text.parse().map_err(|_| "the id of a subscription is a whole number such as 12")
 }
 
-fn types_or_all(text: &str) -> Result<String, String> {
-    if text == "*" { Ok(text.to_owned()) } else { type_list(text).map_err(|error| error.to_string()) }
-}
-
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("it is a name, a colon and a value, such as 'X-Partner: 7'")?;
-    let (name, value) = (name.trim(), value.trim());
-    crate::webhook::check_header(name, value).map_err(|error| error.to_string())?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-fn name_and_password(text: &str) -> Result<(String, String), &'static str> {
-    let (name, password) = text.split_once(':').ok_or("it is a name, a colon and a password")?;
-    Ok((name.to_owned(), password.to_owned()))
-}
-
 /// A subscription as the API tells it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Subscription {
+pub(super) struct Subscription {
     id: u32,
     name: String,
     url: String,
@@ -241,6 +187,29 @@ struct Tested {
     delivery_id: String,
 }
 
+#[derive(Debug, Deserialize)]
+struct Verified {
+    state: String,
+    detail: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Checked {
+    passed: bool,
+    cases: Vec<CheckedCase>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CheckedCase {
+    case: String,
+    passed: Option<bool>,
+    meaning: String,
+    status: Option<u64>,
+    error: Option<String>,
+    duration_ms: Option<u64>,
+}
+
 impl Backlog {
     fn text(&self) -> String {
         match self.events {
@@ -255,7 +224,7 @@ impl Subscription {
         if self.types.is_empty() { "all".to_owned() } else { self.types.join(",") }
     }
 
-    fn print(&self) -> Result<(), Failure> {
+    pub(super) fn print(&self) -> Result<(), Failure> {
         let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let members = |members: &Map<String, Value>, sign: &str| {
             let members: Vec<String> = members.iter().map(|(name, value)| format!("{name}{sign}{}", plain(value))).collect();
@@ -298,56 +267,9 @@ impl Command {
             Self::Pause(Pause { named }) => named.act(connection, "pause", format).await,
             Self::Resume(Resume { named }) => named.act(connection, "resume", format).await,
             Self::Test(Test { named }) => named.test(connection, format).await,
+            Self::Verify(Verify { named }) => named.verify(connection, format).await,
+            Self::Check(Check { named }) => named.check(connection, format).await,
             Self::Delete(Delete { named }) => named.delete(connection, format).await,
-        }
-    }
-}
-
-impl Create {
-    fn body(self) -> Result<Value, Failure> {
-        let mut overrides = Map::new();
-        for Member { name, value } in self.overrides {
-            if overrides.insert(name.clone(), value).is_some() {
-                return Err(Failure::Usage(format!("--override {name}=... was given twice")));
-            }
-        }
-        let mut headers = Map::new();
-        for (name, value) in self.headers {
-            if headers.keys().any(|known| known.eq_ignore_ascii_case(&name)) {
-                return Err(Failure::Usage(format!("--header '{name}: ...' was given twice")));
-            }
-            headers.insert(name, value.into());
-        }
-        let types: Vec<&str> =
-            self.types.as_deref().filter(|types| *types != "*").map(|types| types.split(',').collect()).unwrap_or_default();
-        let mut body = Map::new();
-        let mut put = |name: &str, value: Option<Value>| body.extend(value.map(|value| (name.to_owned(), value)));
-        put("url", Some(self.url.into()));
-        put("types", Some(types.into()));
-        put("profile", Some(self.profile.into()));
-        put("name", self.name.map(Value::from));
-        put("ordering", self.ordering.map(Value::from));
-        put("maxInFlight", self.max_in_flight.map(Value::from));
-        put("ratePerMinute", self.rate_per_minute.map(Value::from));
-        put("overrides", (!overrides.is_empty()).then_some(Value::Object(overrides)));
-        put("headers", (!headers.is_empty()).then_some(Value::Object(headers)));
-        put("auth", self.bearer.map(|token| json!({"kind": "bearer", "token": token})));
-        put("auth", self.basic.map(|(username, password)| json!({"kind": "basic", "username": username, "password": password})));
-        put("startFrom", self.start_from.map(Value::from));
-        Ok(Value::Object(body))
-    }
-
-    async fn run(self, connection: &Connection, format: Format) -> Result<(), Failure> {
-        let company = companies::chosen(connection, &self.company).await?;
-        let request = Request::post_json(PATH, &self.body()?).for_company(company.as_deref());
-        let answer = connection.call(request).await?.success()?;
-        match format {
-            Format::Json => output::line(&answer.json_line()?),
-            Format::Table => {
-                answer.json::<Subscription>()?.print()?;
-                note("note: the secret is shown only now; give it to the receiver, which checks signatures with it");
-                Ok(())
-            }
         }
     }
 }
@@ -402,81 +324,47 @@ impl Named {
         }
     }
 
+    async fn verify(&self, connection: &Connection, format: Format) -> Result<(), Failure> {
+        let answer = self.call(connection, Request::act(&self.path("/verify")).within(VERIFY_TIMEOUT)).await?;
+        match format {
+            Format::Json => output::line(&answer.json_line()?),
+            Format::Table => {
+                let Verified { state, detail } = answer.json()?;
+                let reason = detail.map(|detail| format!(": {}", output::printable(&detail))).unwrap_or_default();
+                output::line(&format!("subscription {} is {}{reason}", self.id, output::printable(&state)))
+            }
+        }
+    }
+
+    async fn check(&self, connection: &Connection, format: Format) -> Result<(), Failure> {
+        let answer = self.call(connection, Request::act(&self.path("/check")).within(CHECK_TIMEOUT)).await?;
+        let Checked { passed, cases } = answer.json()?;
+        match format {
+            Format::Json => output::line(&answer.json_line()?)?,
+            Format::Table => {
+                let mut table = Table::new(&["CASE", "RESULT", "ANSWER", "MS", "THE RECEIVER"]);
+                for case in cases {
+                    let result = match case.passed {
+                        Some(true) => "ok",
+                        Some(false) => "FAILED",
+                        None => "-",
+                    };
+                    let or_none = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+                    let error = case.error.filter(|_| case.status.is_none()).map(|error| format!(" ({error})")).unwrap_or_default();
+                    let meaning = format!("{}{error}", case.meaning);
+                    table.push([case.case, result.to_owned(), or_none(case.status), or_none(case.duration_ms), meaning]);
+                }
+                table.print()?;
+            }
+        }
+        if passed { Ok(()) } else { Err(Failure::Reported) }
+    }
+
     async fn delete(&self, connection: &Connection, format: Format) -> Result<(), Failure> {
         self.call(connection, Request::delete(&self.path(""))).await?;
         match format {
             Format::Json => output::line(&json!({"id": self.id, "deleted": true}).to_string()),
             Format::Table => output::line(&format!("subscription {} is deleted", self.id)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(subcommand)]
-        command: Command,
-    }
-
-    fn body(options: &[&str]) -> Result<Value, Failure> {
-        let words = ["subscription", "create", "--url", "https://a.example/"];
-        match Line::try_parse_from(words.iter().chain(options)).unwrap().command {
-            Command::Create(create) => create.body(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn what_was_not_said_is_not_sent() {
-        assert_eq!(body(&[]).unwrap(), json!({"url": "https://a.example/", "types": [], "profile": "standard"}));
-    }
-
-    #[test]
-    fn everything_that_was_said_is_sent() {
-        let options = [
-            "--types",
-            "claim.*,policy.bound@2",
-            "--profile",
-            "envelope",
-            "--name",
-            "n",
-            "--ordering",
-            "strict",
-            "--max-in-flight",
-            "4",
-            "--rate-per-minute",
-            "60",
-            "--override",
-            "retryScheduleSeconds=[0.3]",
-            "--override",
-            "contentType=text/plain",
-            "--header",
-            "X-Partner: 7:8",
-            "--basic",
-            "a:b:c",
-            "--start-from",
-            "oldest",
-        ];
-        let expected = json!({
-            "url": "https://a.example/", "types": ["claim.*", "policy.bound@2"], "profile": "envelope", "name": "n", "ordering": "strict",
-            "maxInFlight": 4, "ratePerMinute": 60, "overrides": {"retryScheduleSeconds": [0.3], "contentType": "text/plain"},
-            "headers": {"X-Partner": "7:8"}, "auth": {"kind": "basic", "username": "a", "password": "b:c"}, "startFrom": "oldest",
-        });
-        assert_eq!(body(&options).unwrap(), expected);
-        assert_eq!(body(&["--bearer", "t"]).unwrap()["auth"], json!({"kind": "bearer", "token": "t"}));
-    }
-
-    #[test]
-    fn what_is_said_twice_or_against_itself_is_refused() {
-        assert!(matches!(body(&["--override", "a=1", "--override", "a=2"]), Err(Failure::Usage(_))));
-        assert!(matches!(body(&["--header", "X-A: 1", "--header", "x-a: 2"]), Err(Failure::Usage(_))));
-        let words = ["subscription", "create", "--url", "https://a.example/", "--bearer", "t", "--basic", "a:b"];
-        assert!(Line::try_parse_from(words).is_err());
-        assert!(header("Content-Length: 7").is_err() && header("X-A").is_err());
     }
 }

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::deliverer::EngineDeliverer;
 use super::master_key;
+use super::origins::origins;
 use super::{Seams, StartError};
 use crate::catalog::{Catalog, Validation};
 use crate::config::Config;
@@ -20,10 +21,21 @@ use crate::service::{Foundations, Services};
 use crate::store::disk::DataDirectory;
 use crate::store::{FaultSink, Store, StoreOptions, StoreThreads};
 use crate::telemetry::metrics::Metrics;
-use crate::webhook::{Sender, SystemResolver, TrustedRoots};
+use crate::webhook::{Origins, Sender, SystemResolver, TrustedRoots};
 
 /// Left behind by a daemon that ended because of its storage; the next start then reads everything from the disk.
 const MARKER: &str = "storage-fault";
+
+/// A store at work, and what services are to be put onto it.
+#[derive(Debug)]
+pub(super) struct Ground {
+    store: Store,
+    threads: StoreThreads,
+    catalog: Arc<Catalog>,
+    metrics: Arc<Metrics>,
+    /// Holds the lock of the data directory for as long as anything runs on it.
+    directory: Arc<DataDirectory>,
+}
 
 /// Store and services at work.
 #[derive(Debug)]
@@ -32,7 +44,6 @@ pub(super) struct Assembly {
     /// None when only a command has the store open.
     pub engine: Option<Engine>,
     threads: StoreThreads,
-    /// Holds the lock of the data directory for as long as anything runs on it.
     _directory: Arc<DataDirectory>,
 }
 
@@ -51,25 +62,25 @@ const HOST_SHARE: usize = 2;
 fn start_engine(
     config: &Config,
     seams: &Seams,
-    store: &Store,
-    metrics: &Metrics,
+    ground: &Ground,
+    sender: Sender,
+    origins: Origins,
     shutdown: &CancellationToken,
 ) -> Result<Engine, StartError> {
-    let policy = Arc::new(ArcSwap::from_pointee(config.egress_policy()));
-    let sender = Sender::new(policy, Arc::new(SystemResolver::default()), TrustedRoots::system())?;
     let all = config.delivery.concurrency_max;
     let options = EngineOptions {
         limits: PermitLimits { all, per_host: (all / HOST_SHARE).max(1) },
-        metrics: Arc::clone(&metrics.delivery),
+        origins,
+        metrics: Arc::clone(&ground.metrics.delivery),
         faults: seams.faults,
         shutdown: shutdown.clone(),
     };
-    Ok(Engine::start(store.clone(), sender, options)?)
+    Ok(Engine::start(ground.store.clone(), sender, options)?)
 }
 
-impl Assembly {
-    /// Opens the store and starts its threads, and for the daemon the delivery engine.
-    pub fn open(config: Config, seams: &Seams, role: Role) -> Result<Self, StartError> {
+impl Ground {
+    /// Opens the store and starts its threads.
+    pub fn open(config: &Config, seams: &Seams) -> Result<Self, StartError> {
         let catalog_file = Some(config.catalog.file.as_path()).filter(|path| !path.as_os_str().is_empty());
         let catalog =
             Arc::new(Catalog::load(catalog_file, config.catalog.strict, Validation::parse(&config.catalog.validate).unwrap_or_default())?);
@@ -102,22 +113,42 @@ impl Assembly {
             check_all(&store, &marker)?;
         }
         let threads = store.start()?;
+        Ok(Self { store, threads, catalog, metrics, directory })
+    }
+
+    /// Writes what waits, and closes the store.
+    pub fn close(self) {
+        self.threads.stop();
+    }
+}
+
+impl Assembly {
+    /// Puts the services onto a store, and for the daemon starts the delivery engine. `config.public_url` is what
+    /// receivers are told.
+    pub fn start(ground: Ground, config: Config, seams: &Seams, role: Role) -> Result<Self, StartError> {
         let shutdown = CancellationToken::new();
-        let engine = match role {
+        let origins = origins(ground.store.clone(), Arc::clone(&ground.catalog), &config.public_url);
+        let started = match role {
             Role::Command => Ok(None),
-            Role::Daemon => start_engine(&config, seams, &store, &metrics, &shutdown).map(Some),
+            Role::Daemon => sender(&config).and_then(|sender| {
+                let engine = start_engine(&config, seams, &ground, sender.clone(), origins.clone(), &shutdown)?;
+                Ok(Some((sender, engine)))
+            }),
         };
-        let engine = match engine {
-            Ok(engine) => engine,
+        let (sender, engine) = match started {
+            Ok(started) => started.unzip(),
             Err(error) => {
-                threads.stop();
+                ground.close();
                 return Err(error);
             }
         };
         let deliverer = engine.as_ref().map(|engine| Arc::new(EngineDeliverer(engine.handle())) as Arc<dyn Deliverer>);
+        let Ground { store, threads, catalog, metrics, directory } = ground;
         let services = Services::new(Foundations {
             store,
             engine: deliverer,
+            sender,
+            origins,
             catalog,
             config: Arc::new(ArcSwap::from_pointee(config)),
             clock: Arc::clone(&seams.clock),
@@ -144,6 +175,11 @@ impl Assembly {
         }
         self.threads.stop();
     }
+}
+
+fn sender(config: &Config) -> Result<Sender, StartError> {
+    let policy = Arc::new(ArcSwap::from_pointee(config.egress_policy()));
+    Ok(Sender::new(policy, Arc::new(SystemResolver::default()), TrustedRoots::system())?)
 }
 
 fn leave_marker(path: &Path, reason: &str) {

@@ -6,6 +6,7 @@ mod deliverer;
 mod listeners;
 mod master_key;
 mod offline;
+mod origins;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use self::assembly::{Assembly, Role};
+use self::assembly::{Assembly, Ground, Role};
 pub use self::clock::SystemClock;
 use self::listeners::Listeners;
 pub use self::master_key::MasterKeyError;
@@ -154,21 +155,29 @@ impl Daemon {
             count => count,
         };
         // The store comes first: its lock tells a second daemon from the first before it takes the socket away.
-        let assembly = Assembly::open(config.clone(), seams, Role::Daemon)?;
+        let ground = Ground::open(&config, seams)?;
         let listeners = match Listeners::bind(&config) {
             Ok(listeners) => listeners,
             Err(error) => {
-                assembly.close();
+                ground.close();
                 return Err(error);
             }
         };
         let address = listeners.address;
-        let services = assembly.services.clone();
+        // Only now is known what receivers are told, so the engine starts behind the listeners.
+        let mut config = config;
         if config.public_url.is_empty() {
-            let mut config = config;
             config.public_url = format!("http://{address}");
-            services.config.store(Arc::new(config));
         }
+        let assembly = match Assembly::start(ground, config, seams, Role::Daemon) {
+            Ok(assembly) => assembly,
+            Err(error) => {
+                // What is left there if this fails is replaced at the next start.
+                let _removed = std::fs::remove_file(&listeners.socket_path);
+                return Err(error);
+            }
+        };
+        let services = assembly.services.clone();
         let connections = Connections::new(&services, &connection_limits);
         let mut daemon = Self { assembly, address, socket: listeners.socket_path.clone(), threads: Vec::with_capacity(runtimes) };
         for number in 0..runtimes {

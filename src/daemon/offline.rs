@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::assembly::{Assembly, Role};
+use super::assembly::{Assembly, Ground, Role};
 use super::{Seams, StartError};
 use crate::config::Config;
 use crate::http::{Direct, DirectReply};
@@ -20,7 +20,8 @@ impl Offline {
     /// # Errors
     /// See [`StartError`]; among them that a daemon has the directory.
     pub fn open(config: &Config) -> Result<Self, StartError> {
-        let assembly = Assembly::open(config.clone(), &Seams { on_fault: Arc::new(|_| {}), ..Seams::real() }, Role::Command)?;
+        let seams = Seams { on_fault: Arc::new(|_| {}), ..Seams::real() };
+        let assembly = Assembly::start(Ground::open(config, &seams)?, config.clone(), &seams, Role::Command)?;
         let api = Direct::new(&assembly.services);
         Ok(Self { assembly, api })
     }

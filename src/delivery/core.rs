@@ -27,7 +27,7 @@ use crate::store::{
     AttemptRow, CloseState, ClosedRow, DeadReason, DeadRow, DeliveryRow, ExpiredRange, LogEvent, Outcomes, ReadError, RetryRow, Store,
 };
 use crate::telemetry::metrics::DeliveryMetrics;
-use crate::webhook::{Report, Target};
+use crate::webhook::{Origins, Report, Target};
 
 /// Outcomes wait so long at most before they are written down.
 pub const RECORD_AFTER: Duration = Duration::from_millis(100);
@@ -85,6 +85,7 @@ struct Rested {
 #[derive(Debug)]
 pub struct Core {
     store: Store,
+    origins: Origins,
     faults: Faults,
     metrics: Arc<DeliveryMetrics>,
     lanes: BTreeMap<SubscriptionId, Lane>,
@@ -121,12 +122,14 @@ impl Core {
     pub fn new(
         store: Store,
         limits: PermitLimits,
+        origins: Origins,
         metrics: Arc<DeliveryMetrics>,
         faults: Faults,
         now: Timestamp,
     ) -> Result<Self, ReadError> {
         let state = store.delivery_state()?;
         let mut core = Self {
+            origins,
             faults,
             metrics,
             lanes: BTreeMap::new(),
@@ -174,7 +177,7 @@ impl Core {
 
     fn lane(&mut self, subscription: Arc<Subscription>, position: Position) -> Option<Lane> {
         let rested = self.rested.remove(&subscription.id).map(|rested| Ok((rested.target, rested.rate)));
-        let fresh = || Target::new(&subscription).map(|target| (Arc::new(target), Rate::default()));
+        let fresh = || Target::new(&subscription, self.origins.of(subscription.company)).map(|target| (Arc::new(target), Rate::default()));
         let (target, rate) = match rested.unwrap_or_else(fresh) {
             Ok(known) => known,
             Err(error) => {
@@ -650,9 +653,11 @@ impl Core {
             }
             return;
         };
-        let is_other = lane.subscription.wishes != subscription.wishes || lane.subscription.secret != subscription.secret;
+        let is_other = lane.subscription.wishes != subscription.wishes
+            || lane.subscription.secret != subscription.secret
+            || lane.subscription.consent != subscription.consent;
         if is_other {
-            match Target::new(&subscription) {
+            match Target::new(&subscription, self.origins.of(subscription.company)) {
                 Ok(target) => lane.target = Arc::new(target),
                 Err(error) => error!(subscription.id = %id, %error, "Subscription {id} cannot be sent to: {error}"),
             }

@@ -22,7 +22,7 @@ use crate::domain::time::Timestamp;
 use crate::store::faults::Faults;
 use crate::store::{LogEvent, ReadError, RetryRow, Store, relay_answers};
 use crate::telemetry::metrics::DeliveryMetrics;
-use crate::webhook::{OutgoingEvent, Report, Sender};
+use crate::webhook::{Origins, OutgoingEvent, Report, Sender};
 
 /// Commands that may wait for the engine.
 const COMMANDS_MAX: usize = 1_024;
@@ -40,6 +40,8 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 pub struct EngineOptions {
     /// How much may be in flight.
     pub limits: PermitLimits,
+    /// What webhooks tell of where they come from.
+    pub origins: Origins,
     /// What is counted.
     pub metrics: Arc<DeliveryMetrics>,
     /// Planted bugs.
@@ -140,7 +142,7 @@ impl Engine {
     /// See [`EngineError`].
     pub fn start(store: Store, sender: Sender, options: EngineOptions) -> Result<Self, EngineError> {
         let now = store.now();
-        let core = Core::new(store.clone(), options.limits, Arc::clone(&options.metrics), options.faults, now)?;
+        let core = Core::new(store.clone(), options.limits, options.origins.clone(), Arc::clone(&options.metrics), options.faults, now)?;
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let (recorded_sender, recorded) = mpsc::unbounded_channel();
         let recorder = Recorder::start(store.clone(), recorded_sender)?;
@@ -403,11 +405,13 @@ fn outgoing(event: LogEvent) -> OutgoingEvent {
         id: event.id,
         company: event.company,
         created: event.created,
+        occurred: event.occurred,
         kind: event.kind.as_ref().to_owned(),
         version: event.version.as_ref().to_owned(),
         envelope: event.envelope,
         payload_start: event.payload_start,
         payload_length: event.payload_length,
         references: event.references,
+        run: 0,
     }
 }

@@ -109,6 +109,13 @@ pub fn encode(key: &NotificationKey, event: EventId, subscription: SubscriptionI
     text
 }
 
+/// The id of an event as a message: the same for all subscriptions and runs, and no notification's, as no subscription has
+/// the number 0.
+#[must_use]
+pub fn message_id(key: &NotificationKey, event: EventId) -> String {
+    encode(key, event, SubscriptionId(0), 0)
+}
+
 /// What a notification id stands for; none when the text is none that [`encode`] made under this key. Hexadecimal digits
 /// may be in either case.
 #[must_use]
@@ -153,6 +160,15 @@ mod tests {
         // Receivers keep these: another text here means that links of yesterday lead nowhere.
         let id = encode(&key(1), EventId(1042), SubscriptionId(12), 0);
         assert_eq!(id, "7bdae3f7-8d24-8759-b31f-88f45010192f");
+    }
+
+    #[test]
+    fn the_id_of_a_message_is_its_events_alone() {
+        let id = message_id(&key(1), EventId(1042));
+        assert_eq!(id, message_id(&key(1), EventId(1042)));
+        assert_ne!(id, message_id(&key(2), EventId(1042)));
+        assert_ne!(id, message_id(&key(1), EventId(1043)));
+        assert_ne!(id, encode(&key(1), EventId(1042), SubscriptionId(1), 0));
     }
 
     #[test]

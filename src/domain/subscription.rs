@@ -274,6 +274,9 @@ pub struct PreviousSecret {
     pub until: Timestamp,
 }
 
+/// The most attempts a minute that a subscription may ask for.
+pub const RATE_PER_MINUTE_MAX: u32 = 6_000_000;
+
 /// What a receiver has consented to (CloudEvents HTTP web hooks 1.0.2, section 4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Consent {
@@ -354,6 +357,49 @@ impl Subscription {
         limits.into_iter().filter(|limit| *limit > 0).min().unwrap_or(0)
     }
 
+    /// Takes what its owner wants from now on. What the receiver has consented to counts only for the URL that it was
+    /// asked at.
+    pub fn take_wishes(&mut self, wishes: Wishes) {
+        let (before, now) = (self.knobs().handshake, wishes.profile.knobs(&wishes.overrides).handshake);
+        let is_other = now != before || (now == Handshake::Options && wishes.url != self.wishes.url);
+        self.wishes = wishes;
+        if is_other {
+            self.consent = None;
+            match (now, self.standing) {
+                (Handshake::Options, Standing::Active) => self.standing = Standing::Unverified,
+                (Handshake::None, Standing::Unverified) => self.standing = Standing::Active,
+                _ => {}
+            }
+        }
+    }
+
+    /// Forgets what the receiver has consented to, because it is asked again.
+    pub fn forget_consent(&mut self) {
+        self.consent = None;
+        if self.knobs().handshake == Handshake::Options && self.standing == Standing::Active {
+            self.standing = Standing::Unverified;
+        }
+    }
+
+    /// Takes the consent of a receiver that was asked at this URL. What a person has stopped stays so.
+    pub fn take_consent(&mut self, url: &str, consent: Consent) {
+        if self.wishes.url == url && self.knobs().handshake == Handshake::Options {
+            self.consent = Some(consent);
+            if self.standing == Standing::Unverified {
+                self.standing = Standing::Active;
+            }
+        }
+    }
+
+    /// Is sent to again because a person says so, who may stand in for the receiver's consent. One that was stopped
+    /// before the receiver had consented waits for that first.
+    pub fn resume(&mut self) {
+        let waits = self.knobs().handshake == Handshake::Options && self.consent.is_none();
+        let is_stopped = matches!(self.standing, Standing::Paused | Standing::Disabled);
+        self.standing = if waits && is_stopped { Standing::Unverified } else { Standing::Active };
+        self.health = Health::default();
+    }
+
     /// The standing that it has before anything was sent: unverified when its receiver must consent first.
     #[must_use]
     pub fn first_standing(wishes: &Wishes) -> Standing {
@@ -386,6 +432,72 @@ mod tests {
         for text in ["", "claim/id", "/a~2", "/a~", &format!("/{}", "x".repeat(OrderingKey::BYTES_MAX))] {
             assert_eq!(text.parse::<OrderingKey>(), Err(ParseOrderingKeyError), "{text}");
         }
+    }
+
+    fn subscription(handshake: Handshake) -> Subscription {
+        Subscription {
+            id: SubscriptionId(1),
+            company: CompanyId(1),
+            wishes: Wishes {
+                name: "a".to_owned(),
+                url: "https://a.example/".to_owned(),
+                types: Vec::new(),
+                filter: TypeFilter::default(),
+                profile: Profile::CloudEvents,
+                overrides: Overrides { handshake: Some(handshake), ..Overrides::default() },
+                auth: Auth::None,
+                headers: Vec::new(),
+                ordering: Ordering::Parallel,
+                ordering_key: None,
+                max_in_flight: 4,
+                rate_per_minute: 100,
+            },
+            secret: Secret([0; 32]),
+            previous: None,
+            consent: None,
+            standing: if handshake == Handshake::Options { Standing::Unverified } else { Standing::Active },
+            health: Health::default(),
+            created: Timestamp::default(),
+        }
+    }
+
+    const RATE: Consent = Consent { rate_per_minute: 60 };
+
+    #[test]
+    fn a_consent_counts_for_the_url_that_was_asked_and_bounds_the_rate() {
+        let mut one = subscription(Handshake::Options);
+        one.take_consent("https://b.example/", RATE);
+        assert_eq!((one.standing, one.consent, one.rate_per_minute()), (Standing::Unverified, None, 100));
+        one.take_consent("https://a.example/", RATE);
+        assert_eq!((one.standing, one.consent, one.rate_per_minute()), (Standing::Active, Some(RATE), 60));
+        one.take_wishes(Wishes { rate_per_minute: 0, ..one.wishes.clone() });
+        assert_eq!((one.standing, one.rate_per_minute()), (Standing::Active, 60));
+        one.take_wishes(Wishes { url: "https://b.example/".to_owned(), ..one.wishes.clone() });
+        assert_eq!((one.standing, one.consent), (Standing::Unverified, None));
+        one.take_wishes(subscription(Handshake::None).wishes);
+        assert_eq!(one.standing, Standing::Active);
+        one.take_consent("https://a.example/", RATE);
+        assert_eq!(one.consent, None);
+        one.take_wishes(subscription(Handshake::Options).wishes);
+        assert_eq!(one.standing, Standing::Unverified);
+    }
+
+    #[test]
+    fn a_pause_outlives_a_consent_and_a_person_may_stand_in_for_it() {
+        let mut one = Subscription { standing: Standing::Paused, ..subscription(Handshake::Options) };
+        one.resume();
+        assert_eq!(one.standing, Standing::Unverified);
+        one.resume();
+        assert_eq!(one.standing, Standing::Active);
+        one.resume();
+        assert_eq!(one.standing, Standing::Active);
+        one.standing = Standing::Paused;
+        one.take_consent("https://a.example/", RATE);
+        assert_eq!(one.standing, Standing::Paused);
+        one.resume();
+        assert_eq!(one.standing, Standing::Active);
+        one.forget_consent();
+        assert_eq!((one.standing, one.consent), (Standing::Unverified, None));
     }
 
     #[test]

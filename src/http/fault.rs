@@ -7,11 +7,13 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use crate::domain::scope::Scope;
+use crate::service::checks::CheckError;
 use crate::service::cursors::CursorError;
 use crate::service::deliveries::{DeliveriesError, DeliveryError};
 use crate::service::events::{PageError, PublishError, SampleError};
 use crate::service::keys::{AuthenticateError, CreateKeyError};
 use crate::service::notifications::LinkError;
+use crate::service::signing_keys::SigningKeyError;
 use crate::service::subscriptions::{TestError, WishError};
 use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, ReadError, SubscriptionError};
 use crate::webhook::TargetError;
@@ -356,8 +358,30 @@ impl From<WishError> for Fault {
             WishError::Target(TargetError::Header(_)) => at("/headers", "invalid_member"),
             WishError::Target(TargetError::ContentType) => at("/overrides/contentType", "invalid_member"),
             WishError::Target(TargetError::Auth) => at("/auth", "invalid_member"),
+            WishError::Target(TargetError::Origin) => at("/overrides/handshake", "invalid_member"),
+            WishError::Target(TargetError::RsaKey) | WishError::Key(_) => Self::internal(detail),
             WishError::Start(_) => at("/startFrom", "invalid_cursor"),
             WishError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CheckError> for Fault {
+    fn from(error: CheckError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CheckError::Unverified => Self::new(StatusCode::CONFLICT, "unverified", detail),
+            CheckError::NoSender => Self::new(StatusCode::CONFLICT, "no_daemon", detail),
+            CheckError::Wish(error) => error.into(),
+        }
+    }
+}
+
+impl From<SigningKeyError> for Fault {
+    fn from(error: SigningKeyError) -> Self {
+        match error {
+            SigningKeyError::Key(error) => Self::internal(error.to_string()),
+            SigningKeyError::Store(error) => error.into(),
         }
     }
 }

@@ -106,6 +106,8 @@ impl RequestId {
 #[derive(Debug)]
 pub(super) struct OpenCall {
     pub services: Services,
+    pub head: Parts,
+    pub request_id: RequestId,
 }
 
 /// Who was let in.
@@ -123,6 +125,7 @@ where
     let request_id = RequestId::of(request.headers());
     let _in_flight = route.services.metrics.request();
     let (head, _) = request.into_parts();
+    let uri = head.uri.clone();
     let now = route.services.clock.now();
     let admitted = match route.access {
         Access::Metrics if !route.services.config.load().telemetry.metrics_open => {
@@ -133,11 +136,11 @@ where
     let (outcome, standing) = match admitted {
         Err(refused) => (Err(refused.fault), refused.standing),
         Ok(quota) => {
-            let outcome = handler(OpenCall { services: route.services.clone() }).await;
+            let outcome = handler(OpenCall { services: route.services.clone(), head, request_id: request_id.clone() }).await;
             (outcome, quota.map(|quota| (quota.bucket, quota.standing(now))))
         }
     };
-    let mut response = outcome.unwrap_or_else(|fault| fault.render(head.uri.path(), request_id.as_str()));
+    let mut response = outcome.unwrap_or_else(|fault| fault.render(uri.path(), request_id.as_str()));
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id.0);
     if let Some((bucket, standing)) = standing {

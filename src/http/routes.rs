@@ -10,7 +10,7 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::api::{companies, deliveries, events, keys, notifications, publish, subscriptions, system};
+use super::api::{companies, deliveries, events, handshakes, keys, notifications, publish, subscriptions, system};
 use super::call::Call;
 use super::fault::Fault;
 use super::gate::{Access, OpenCall, Route, guarded, open};
@@ -93,6 +93,11 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/pause", Access::Key(SubscriptionsWrite, Write), subscriptions::pause)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/resume", Access::Key(SubscriptionsWrite, Write), subscriptions::resume)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/test", Access::Key(SubscriptionsWrite, Write), subscriptions::test)
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/verify", Access::Key(SubscriptionsWrite, Write), handshakes::verify)
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/check", Access::Key(SubscriptionsWrite, Write), handshakes::check)
+        .guarded("GET /api/v1/webhooks/public-key", Access::Key(SubscriptionsRead, Read), handshakes::public_key)
+        .open("GET /api/v1/webhooks/consent/{token}", Access::Open, handshakes::consent)
+        .open("POST /api/v1/webhooks/consent/{token}", Access::Open, handshakes::consent)
         .guarded("GET /api/v1/webhooks/subscriptions/{id}/deliveries", Access::Key(DeliveriesRead, Read), deliveries::list)
         .guarded("GET /api/v1/deliveries/{id}", Access::Key(DeliveriesRead, Read), deliveries::get)
         .guarded("POST /api/v1/deliveries/{id}/retry", Access::Key(DeliveriesReplay, Write), deliveries::retry)

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::clock::Clock;
 use crate::domain::time::Timestamp;
-use crate::webhook::verify;
+use crate::webhook::Verifier;
 
 /// The largest body that is taken; the daemon's own are smaller.
 pub const SINK_BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -160,7 +160,7 @@ impl Counts {
 #[derive(Debug)]
 struct Desk {
     rules: SinkRules,
-    secrets: Mutex<Vec<Vec<u8>>>,
+    verifiers: Mutex<Vec<Verifier>>,
     counts: Mutex<Counts>,
     clock: Arc<dyn Clock>,
     received: mpsc::UnboundedSender<Received>,
@@ -173,6 +173,9 @@ struct Dropped;
 
 impl Desk {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Dropped> {
+        if request.method() == Method::OPTIONS {
+            return Ok(consent(request.headers()));
+        }
         if request.method() != Method::POST {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "this is a sink of webhooks; it takes POST\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
@@ -231,16 +234,28 @@ impl Desk {
     }
 
     fn verdict(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Verdict {
-        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let verifiers = self.verifiers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut verdict = Verdict::NoSecret;
-        for secret in secrets.iter() {
-            match verify(secret, headers, body, now, TOLERANCE) {
+        for verifier in verifiers.iter() {
+            match verifier.check(headers, body, now, TOLERANCE) {
                 Ok(()) => return Verdict::Verified,
                 Err(error) => verdict = Verdict::Refused(error.to_string()),
             }
         }
         verdict
     }
+}
+
+/// Consents to whoever asks to be let in (CloudEvents HTTP web hooks 1.0.2, 4.2).
+fn consent(asked: &HeaderMap) -> Response<Full<Bytes>> {
+    let mut response = plain(StatusCode::NO_CONTENT, "");
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static("POST"));
+    if let Some(origin) = asked.get("webhook-request-origin") {
+        headers.insert("webhook-allowed-origin", origin.clone());
+        headers.insert("webhook-allowed-rate", HeaderValue::from_static("*"));
+    }
+    response
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
@@ -269,7 +284,7 @@ impl Sink {
     pub async fn start(port: u16, rules: SinkRules, clock: Arc<dyn Clock>, received: mpsc::UnboundedSender<Received>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
-        let desk = Arc::new(Desk { rules, secrets: Mutex::default(), counts: Mutex::default(), clock, received });
+        let desk = Arc::new(Desk { rules, verifiers: Mutex::default(), counts: Mutex::default(), clock, received });
         let sink = Self { desk, address, tasks: TaskTracker::new(), closing: CancellationToken::new(), abort: CancellationToken::new() };
         sink.tasks.spawn(accept(listener, Arc::clone(&sink.desk), sink.tasks.clone(), sink.closing.clone(), sink.abort.clone()));
         Ok(sink)
@@ -281,9 +296,9 @@ impl Sink {
         self.address
     }
 
-    /// Checks signatures with this secret, too: the decoded bytes behind `whsec_`.
-    pub fn trust(&self, secret: Vec<u8>) {
-        self.desk.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret);
+    /// Checks signatures with this, too.
+    pub fn trust(&self, verifier: Verifier) {
+        self.desk.verifiers.lock().unwrap_or_else(PoisonError::into_inner).push(verifier);
     }
 
     /// Takes nothing more; answers that are under way are sent, unless they take long.

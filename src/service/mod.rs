@@ -2,14 +2,18 @@
 //!
 //! Nobody here knows a status code or a header; time is read from the clock that was handed in.
 
+pub mod checks;
 pub mod companies;
+mod consent_token;
 pub mod cursors;
 pub mod deliveries;
 pub mod events;
+pub mod handshakes;
 pub mod key_text;
 pub mod keys;
 pub mod notifications;
 pub mod rates;
+pub mod signing_keys;
 pub mod subscriptions;
 
 use std::ops::Deref;
@@ -30,12 +34,17 @@ use crate::config::Config;
 use crate::domain::clock::Clock;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+use crate::webhook::{Origins, Sender};
 
 /// What the services are made of, handed in by the daemon.
 #[derive(Debug)]
 pub struct Foundations {
     /// The log and the ledger.
     pub store: Store,
+    /// What webhooks tell of where they come from.
+    pub origins: Origins,
+    /// Sends webhooks; none when only the command line has the store open.
+    pub sender: Option<Sender>,
     /// The event types that are known.
     pub catalog: Arc<Catalog>,
     /// The settings in force; read at the start of each unit of work.
@@ -90,7 +99,7 @@ impl Services {
         let companies = CompanyService::new(store.clone());
         let environment = foundations.config.load().environment;
         let keys = KeyService::new(store.clone(), environment)?;
-        let subscriptions = Arc::new(SubscriptionService::new(store.clone(), Arc::clone(&foundations.config), foundations.engine.clone()));
+        let subscriptions = Arc::new(SubscriptionService::new(&foundations));
         let deliveries = DeliveryService::new(store.clone(), Arc::clone(&subscriptions));
         let notifications = NotificationService::new(store.clone());
         let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES_MAX));

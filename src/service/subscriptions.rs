@@ -9,15 +9,19 @@ use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::Foundations;
+use super::consent_token::ConsentTokens;
 use super::cursors::{CursorError, CursorSealer};
+use super::signing_keys::SigningKeyError;
 use crate::config::Config;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::{EventId, EventVersion, NewEvent};
+use crate::domain::profile::SignatureForm;
 use crate::domain::subscription::{DeliveryId, LaneStatus, Secret, Standing, Subscription, SubscriptionId, Wishes};
 use crate::domain::time::Timestamp;
 use crate::store::{Actor, AppendError, ReadError, RetryRow, SecretError, Store, SubscriptionChange, SubscriptionError, random};
-use crate::webhook::{Target, TargetError, UrlError, check_url};
+use crate::webhook::{Origin, Origins, RsaKeyError, Sender, Target, TargetError, UrlError, check_url};
 
 /// What is told or asked, when it is done.
 pub type Telling<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -50,9 +54,21 @@ pub enum WishError {
     /// Where it is to start is no cursor.
     #[error("startFrom is `tail`, `oldest` or a cursor of the company: {0}")]
     Start(#[source] CursorError),
+    /// The company's key for its signature is not there.
+    #[error(transparent)]
+    Key(RsaKeyError),
     /// The ledger did not take it.
     #[error(transparent)]
     Store(#[from] SubscriptionError),
+}
+
+impl From<SigningKeyError> for WishError {
+    fn from(error: SigningKeyError) -> Self {
+        match error {
+            SigningKeyError::Key(error) => Self::Key(error),
+            SigningKeyError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl From<SecretError> for WishError {
@@ -82,22 +98,56 @@ pub struct SubscriptionService {
     store: Store,
     config: Arc<ArcSwap<Config>>,
     sealer: CursorSealer,
+    tokens: ConsentTokens,
+    origins: Origins,
+    /// None when only the command line has the store open: it sends nothing.
+    sender: Option<Sender>,
     /// None when only the command line has the store open: the engine reads the ledger when it starts.
     engine: Option<Arc<dyn Deliverer>>,
 }
 
 impl SubscriptionService {
-    pub(super) fn new(store: Store, config: Arc<ArcSwap<Config>>, engine: Option<Arc<dyn Deliverer>>) -> Self {
-        let sealer = CursorSealer::new(store.cursor_key(), store.epoch());
-        Self { store, config, sealer, engine }
+    pub(super) fn new(foundations: &Foundations) -> Self {
+        let store = foundations.store.clone();
+        Self {
+            sealer: CursorSealer::new(store.cursor_key(), store.epoch()),
+            tokens: ConsentTokens::new(store.cursor_key()),
+            origins: foundations.origins.clone(),
+            sender: foundations.sender.clone(),
+            config: Arc::clone(&foundations.config),
+            engine: foundations.engine.clone(),
+            store,
+        }
     }
 
-    /// Refuses what could not be sent to, before anything is written.
-    fn check(&self, wishes: &Wishes) -> Result<(), WishError> {
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn sender(&self) -> Option<&Sender> {
+        self.sender.as_ref()
+    }
+
+    pub(super) fn consent_tokens(&self) -> &ConsentTokens {
+        &self.tokens
+    }
+
+    /// What the webhooks of a company tell of it.
+    pub(super) fn origin(&self, company: CompanyId) -> Origin {
+        self.origins.of(company)
+    }
+
+    /// The subscription with this number, whosever it is.
+    pub(super) fn any(&self, id: SubscriptionId) -> Option<Arc<Subscription>> {
+        self.store.subscription(id)
+    }
+
+    /// Refuses what could not be sent to, before anything is written but a key that it needs.
+    async fn check(&self, company: CompanyId, wishes: &Wishes, actor: &Actor) -> Result<(), WishError> {
         check_url(&wishes.url, &self.config.load().egress_policy())?;
         let trial = Subscription {
             id: SubscriptionId(0),
-            company: CompanyId(0),
+            company,
             wishes: wishes.clone(),
             secret: Secret([0; 32]),
             previous: None,
@@ -106,7 +156,11 @@ impl SubscriptionService {
             health: crate::domain::health::Health::default(),
             created: Timestamp::default(),
         };
-        Target::new(&trial)?;
+        let is_signed_by_rsa = trial.knobs().signature == SignatureForm::BodyRsaSha256;
+        if is_signed_by_rsa {
+            self.need_rsa_key(company, actor).await?;
+        }
+        Target::new(&trial, self.origin(company))?;
         Ok(())
     }
 
@@ -132,13 +186,16 @@ impl SubscriptionService {
         start_from: Option<&str>,
         actor: &Actor,
     ) -> Result<Arc<Subscription>, WishError> {
-        self.check(&wishes)?;
+        self.check(company, &wishes, actor).await?;
         // Noted before the commit: what is published meanwhile is the subscription's already.
         let start = self.start(company, start_from).map_err(WishError::Start)?;
         let secret = Secret(random()?);
         let subscription = self.store.create_subscription(company, wishes, secret, start, actor).await?;
         if let Some(engine) = &self.engine {
             engine.created(Arc::clone(&subscription), start).await;
+        }
+        if subscription.standing == Standing::Unverified {
+            return Ok(self.ask(subscription, actor).await?.subscription);
         }
         Ok(subscription)
     }
@@ -166,7 +223,7 @@ impl SubscriptionService {
         wishes: Wishes,
         actor: &Actor,
     ) -> Result<Option<Arc<Subscription>>, WishError> {
-        self.check(&wishes)?;
+        self.check(company, &wishes, actor).await?;
         self.apply(company, id, SubscriptionChange::Wishes(Box::new(wishes)), actor).await
     }
 
@@ -186,7 +243,7 @@ impl SubscriptionService {
         self.apply(company, id, SubscriptionChange::Resume, actor).await
     }
 
-    async fn apply(
+    pub(super) async fn apply(
         &self,
         company: CompanyId,
         id: SubscriptionId,

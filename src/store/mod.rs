@@ -24,6 +24,7 @@ mod queue;
 mod recent;
 mod records;
 mod retention;
+mod rsa_keys;
 mod seal;
 mod sealed;
 mod secrets;
@@ -63,6 +64,7 @@ pub use self::page::{Page, PageOutcome, PageQuery, Start, StoredEvent};
 pub use self::prepared::PreparedEvent;
 pub use self::queue::{Appending, AppendingAll};
 pub use self::retention::Dropped;
+pub use self::rsa_keys::RsaKeyBytes;
 pub use self::secrets::{MasterKey, SecretError, random};
 pub use self::snapshots::{Kept, Snapshot};
 pub use self::subscriptions::{SubscriptionChange, SubscriptionError};
@@ -324,6 +326,7 @@ struct Inner {
     companies: ArcSwap<Companies>,
     keys: ArcSwap<Keys>,
     subscriptions: RwLock<Subscriptions>,
+    rsa_keys: RwLock<HashMap<CompanyId, RsaKeyBytes>>,
     attempts: AttemptLog,
     writer: Mutex<Writer>,
     maintenance: Mutex<Maintenance>,

@@ -312,6 +312,7 @@ impl Store {
         };
         let open = Arc::clone(open);
         let guard = ClockGuard::new(clock.now(), clock.monotonic(), (last != Position::START).then_some(last.created), options.retention);
+        let rsa_keys = super::rsa_keys::load(&ledger, master)?;
         let companies = super::companies::load(&ledger)?;
         let keys = super::keys::load(&ledger)?;
         let subscriptions = super::subscriptions::load(&ledger, master)?;
@@ -340,6 +341,7 @@ impl Store {
             tail: watch::Sender::new(last),
             purged: ArcSwap::from_pointee(known.purged),
             companies: ArcSwap::from_pointee(companies),
+            rsa_keys: RwLock::new(rsa_keys),
             keys: ArcSwap::from_pointee(keys),
             subscriptions: RwLock::new(subscriptions),
             attempts,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::chunk::{Chunk, Record};
 use super::page::{Collects, PageQuery, Start, position_of};
-use super::prepared::ExtraReferences;
+use super::prepared::BorrowedExtra;
 use super::recent::KindsAbove;
 use super::records;
 use super::segment::{KindName, Segment, SegmentReads};
@@ -44,6 +44,8 @@ pub struct LogEvent {
     pub payload_start: usize,
     /// How many bytes the escaped payload has.
     pub payload_length: usize,
+    /// When it happened, if its publisher has said so.
+    pub occurred: Option<Timestamp>,
     /// The JSON text of its references, without the bodies of snapshots; empty when it has none. Shares the memory of its
     /// chunk.
     pub references: Bytes,
@@ -206,6 +208,7 @@ fn name_of(segment: &dyn SegmentReads, kind: u32) -> Result<KindName, StorageFau
 fn log_event(company: CompanyId, chunk: &Chunk, place: usize, record: &Record, name: KindName) -> Result<LogEvent, StorageFault> {
     let damaged = || StorageFault::Record("an event lies outside its chunk".to_owned());
     let (payload_start, payload_length) = chunk.payload_place(place).ok_or_else(damaged)?;
+    let (occurred, references) = extra_of(chunk, place, record)?;
     Ok(LogEvent {
         id: record.id,
         company,
@@ -216,18 +219,25 @@ fn log_event(company: CompanyId, chunk: &Chunk, place: usize, record: &Record, n
         envelope: chunk.envelopes(place, place).ok_or_else(damaged)?,
         payload_start,
         payload_length,
-        references: references_of(chunk, place, record)?,
+        occurred,
+        references,
     })
 }
 
 /// The text of an event's references where it lies in the chunk.
 pub(super) fn references_of(chunk: &Chunk, place: usize, record: &Record) -> Result<Bytes, StorageFault> {
+    extra_of(chunk, place, record).map(|(_, references)| references)
+}
+
+/// When an event happened, and the text of its references where it lies in the chunk.
+fn extra_of(chunk: &Chunk, place: usize, record: &Record) -> Result<(Option<Timestamp>, Bytes), StorageFault> {
     if !record.has_extra() {
-        return Ok(Bytes::new());
+        return Ok((None, Bytes::new()));
     }
     let extra = chunk.extra(place).ok_or_else(|| StorageFault::Record("an event lies outside its chunk".to_owned()))?;
-    let ExtraReferences { references } = records::decode(&extra)?;
-    Ok(references.map_or_else(Bytes::new, |text| extra.slice_ref(text.as_bytes())))
+    let BorrowedExtra { references, occurred_us } = records::decode(&extra)?;
+    let references = references.map_or_else(Bytes::new, |text| extra.slice_ref(text.as_bytes()));
+    Ok((occurred_us.map(Timestamp::from_micros), references))
 }
 
 impl Counted {

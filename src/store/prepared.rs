@@ -68,11 +68,13 @@ pub(super) struct Extra {
     pub snapshots: Option<Vec<SnapshotMark>>,
 }
 
-/// Of an [`Extra`] the references alone, where they lie.
+/// An [`Extra`] where it lies.
 #[derive(Debug, Decode)]
-pub(super) struct ExtraReferences<'a> {
+pub(super) struct BorrowedExtra<'a> {
     #[b(0)]
     pub references: Option<&'a str>,
+    #[n(1)]
+    pub occurred_us: Option<u64>,
 }
 
 /// An event that waits for its id and its time.

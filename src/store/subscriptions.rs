@@ -54,6 +54,15 @@ pub enum SubscriptionChange {
     Standing(Standing),
     /// It is sent to again, and its receiver counts as sound.
     Resume,
+    /// Its receiver is asked for consent again.
+    AskAgain,
+    /// Its receiver has consented.
+    Consent {
+        /// Where it was asked; at another URL the consent means nothing.
+        url: String,
+        /// To what.
+        consent: Consent,
+    },
 }
 
 /// All subscriptions at this moment. Changed in place: a copy for each of a hundred thousand would cost too much.
@@ -533,17 +542,17 @@ impl Store {
             SubscriptionChange::Standing(Standing::Active) | SubscriptionChange::Resume => "subscription.resume",
             SubscriptionChange::Standing(Standing::Paused) => "subscription.pause",
             SubscriptionChange::Standing(Standing::Disabled) => "subscription.disable",
-            SubscriptionChange::Standing(Standing::Unverified) => "subscription.unverify",
+            SubscriptionChange::Standing(Standing::Unverified) | SubscriptionChange::AskAgain => "subscription.verify",
+            SubscriptionChange::Consent { .. } => "subscription.consent",
         };
         let changed = self.inner.ledger.submit(
             move |transaction| {
                 let apply = |subscription: &mut Subscription| match wanted {
-                    SubscriptionChange::Wishes(wishes) => subscription.wishes = *wishes,
+                    SubscriptionChange::Wishes(wishes) => subscription.take_wishes(*wishes),
                     SubscriptionChange::Standing(standing) => subscription.standing = standing,
-                    SubscriptionChange::Resume => {
-                        subscription.standing = Standing::Active;
-                        subscription.health = Health::default();
-                    }
+                    SubscriptionChange::Resume => subscription.resume(),
+                    SubscriptionChange::AskAgain => subscription.forget_consent(),
+                    SubscriptionChange::Consent { url, consent } => subscription.take_consent(&url, consent),
                 };
                 let changed = change(transaction, &master, id, company, apply)?;
                 if let Ok(Some((subscription, _))) = &changed {

@@ -148,6 +148,21 @@ impl Excerpt {
     }
 }
 
+/// The texts of `{"errors":["..."]}`; none when the body is not such a one, or names none. An entry that is no text is
+/// told as JSON.
+pub(super) fn errors(body: &str) -> Option<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct Errors {
+        errors: Vec<serde_json::Value>,
+    }
+    let Errors { errors } = serde_json::from_str(body).ok()?;
+    let text = |entry: serde_json::Value| match entry {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    Some(errors.into_iter().map(text).collect::<Vec<_>>()).filter(|errors| !errors.is_empty())
+}
+
 /// The error of a connection behind an error of hyper.
 fn io_error(error: &hyper::Error) -> Option<&io::Error> {
     let mut source = error.source();
@@ -232,6 +247,15 @@ mod tests {
         assert_eq!(told("//c.example/x").unwrap(), "points to c.example");
         assert_eq!(told("mailto:a@b").unwrap(), "points to no host");
         assert_eq!(told("https://[/"), None);
+    }
+
+    #[test]
+    fn the_errors_of_a_body_are_told_one_by_one() {
+        let told = |body: &str| errors(body).map(|errors| errors.join("|"));
+        assert_eq!(told(r#"{"errors":["a \"b\"",{"code":7}],"more":1}"#).as_deref(), Some(r#"a "b"|{"code":7}"#));
+        for body in ["", "{}", "[]", r#"{"errors":[]}"#, r#"{"errors":"a"}"#, r#"{"errors":["a"]"#] {
+            assert_eq!(told(body), None, "{body}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A connection belongs to one target and to the policy it was opened under. Nobody else's webhook travels over it, and
 //! when the operator changes the policy it is not used again.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
@@ -13,14 +14,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 use crate::domain::egress::EgressPolicy;
@@ -132,10 +132,66 @@ impl AsyncWrite for Metered {
     }
 }
 
+/// What a request sends: a text as it is, or with a pause in the middle of it.
+pub(super) struct RequestBody {
+    rest: Bytes,
+    pause: Option<Pause>,
+}
+
+/// A wait, and what comes before it.
+struct Pause {
+    first: Bytes,
+    length: Duration,
+    /// Begins when the first part has been taken.
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl RequestBody {
+    /// All at once.
+    pub fn whole(text: Bytes) -> Self {
+        Self { rest: text, pause: None }
+    }
+
+    /// Its first half, and the second one so much later.
+    pub fn halting(mut text: Bytes, length: Duration) -> Self {
+        let first = text.split_to(text.len() / 2);
+        Self { rest: text, pause: Some(Pause { first, length, wait: None }) }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(pause) = &mut self.pause {
+            if !pause.first.is_empty() {
+                pause.wait = Some(Box::pin(sleep(pause.length)));
+                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut pause.first)))));
+            }
+            if pause.wait.as_mut().is_some_and(|wait| wait.as_mut().poll(context).is_pending()) {
+                return Poll::Pending;
+            }
+            self.pause = None;
+        }
+        let rest = std::mem::take(&mut self.rest);
+        Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.pause.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = self.pause.as_ref().map_or(0, |pause| pause.first.len());
+        SizeHint::with_exact((first + self.rest.len()) as u64)
+    }
+}
+
 /// A connection to a receiver. Dropping it closes it.
 pub(super) struct Connection {
-    requests: SendRequest<Full<Bytes>>,
-    driver: Box<http1::Connection<TokioIo<Metered>, Full<Bytes>>>,
+    requests: SendRequest<RequestBody>,
+    driver: Box<http1::Connection<TokioIo<Metered>, RequestBody>>,
     has_ended: bool,
     /// Whom it leads to.
     pub address: IpAddr,
@@ -178,8 +234,8 @@ impl Connection {
     /// was sent.
     pub async fn send(
         &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Full<Bytes>>>)> {
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)> {
         self.read.store(0, Ordering::Relaxed);
         let answer = self.requests.try_send_request(request);
         self.drive(answer).await.map_err(|mut error| {

@@ -8,11 +8,16 @@ mod body;
 mod connect;
 mod connection;
 mod endpoint;
+mod handshake;
 mod headers;
+mod manner;
+mod origin;
 mod resolve;
+mod rsa;
 mod signature;
 mod target;
 mod tls;
+mod verifier;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -32,13 +37,21 @@ use crate::domain::profile::KeepResponse;
 use crate::domain::retry::{ErrorClass, Exchange, Verdict, judge};
 use crate::domain::time::Timestamp;
 
-pub use self::body::{EnvelopeError, OutgoingEvent};
+pub use self::body::{BodyError, EnvelopeError, OutgoingEvent};
 pub use self::endpoint::{URL_BYTES_MAX, UrlError, check_url};
+pub use self::handshake::{ConsentRequest, parse_allowed_rate};
 pub use self::headers::{HEADER_BYTES_MAX, HEADERS_MAX, HeaderError, check_header, check_header_name, check_headers};
+pub use self::manner::Manner;
+pub use self::origin::{Origin, Origins};
 pub use self::resolve::{Resolve, Resolving, SystemResolver};
+pub use self::rsa::{RsaKey, RsaKeyError};
 pub use self::signature::{VerifyError, verify};
 pub use self::target::{Target, TargetError};
 pub use self::tls::{RootsError, TrustedRoots};
+pub use self::verifier::{ParsePublicKeyError, PublicKey, Verifier};
+
+/// Why nothing is sent in the clear.
+const PLAIN_REFUSED: &str = "the receiver's URL begins with http:// and egress.allow_http is false";
 
 /// What came of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,23 +150,7 @@ impl Sender {
     /// Takes at most the target's time-out, and a moment to put the connection away. May be dropped at any time; its
     /// connection is closed then.
     pub async fn send(&self, target: &Target, event: &OutgoingEvent, attempt: u32, now: Timestamp) -> Report {
-        let start = Instant::now();
-        let limit = target.knobs.timeout;
-        let mut progress = Progress::default();
-        let end = timeout(limit, self.exchange(target, event, now, start, &mut progress)).await;
-        let end = end.unwrap_or_else(|_| {
-            Err(Failure::new(ErrorClass::Timeout, format!("the time-out of {limit:?} passed while {}", progress.stage)))
-        });
-        let duration = start.elapsed();
-        let (end, connection) = match end {
-            Ok(connection) => (Ok(()), connection),
-            Err(failure) => (Err(failure), None),
-        };
-        if let Some(connection) = connection {
-            // Behind the deadline: the answer is whole, whatever becomes of the connection.
-            target.pool.keep(connection).await;
-        }
-        let report = report(target, progress, end, duration);
+        let report = self.attempt(target, event, Manner::Proper, now).await;
         debug!(
             subscription.id = %target.subscription,
             event.id = %event.id,
@@ -167,21 +164,49 @@ impl Sender {
         report
     }
 
+    /// Sends an event to see what its receiver makes of it; otherwise as [`Sender::send`].
+    pub async fn try_out(&self, target: &Target, event: &OutgoingEvent, manner: Manner, now: Timestamp) -> Report {
+        self.attempt(target, event, manner, now).await
+    }
+
+    async fn attempt(&self, target: &Target, event: &OutgoingEvent, manner: Manner, now: Timestamp) -> Report {
+        let start = Instant::now();
+        let limit = target.knobs.timeout;
+        let mut progress = Progress::default();
+        let end = timeout(limit, self.exchange(target, event, manner, now, start, &mut progress)).await;
+        let end = end.unwrap_or_else(|_| {
+            Err(Failure::new(ErrorClass::Timeout, format!("the time-out of {limit:?} passed while {}", progress.stage)))
+        });
+        let duration = start.elapsed();
+        let (end, connection) = match end {
+            Ok(connection) => (Ok(()), connection),
+            Err(failure) => (Err(failure), None),
+        };
+        if let Some(connection) = connection {
+            // Behind the deadline: the answer is whole, whatever becomes of the connection.
+            target.pool.keep(connection).await;
+        }
+        report(target, progress, end, duration)
+    }
+
     /// Sends and takes the answer; returns the connection if another request can follow on it.
     async fn exchange(
         &self,
         target: &Target,
         event: &OutgoingEvent,
+        manner: Manner,
         now: Timestamp,
         start: Instant,
         progress: &mut Progress,
     ) -> Result<Option<Connection>, Failure> {
         let policy = self.policy.load_full();
         if target.endpoint.server_name.is_none() && !policy.allow_http {
-            return Err(Failure::new(ErrorClass::Egress, "the receiver's URL begins with http:// and egress.allow_http is false"));
+            return Err(Failure::new(ErrorClass::Egress, PLAIN_REFUSED));
         }
-        let body = event.body(&target.knobs).map_err(|error| Failure::new(ErrorClass::Body, error.to_string()))?;
-        let mut request = target.request(event, body.clone(), now);
+        let content = target.content(event).await.map_err(|error| Failure::new(ErrorClass::Body, error.to_string()))?;
+        let content = manner.apply(content, target.knobs.signature);
+        let content = content.ok_or_else(|| Failure::new(ErrorClass::Body, "the body has nothing in it that could be changed"))?;
+        let mut request = target.request(event, &content, now);
         if let Some(mut connection) = target.pool.take(&policy).await {
             progress.stage = Stage::Answering;
             progress.address = Some(connection.address);
@@ -194,7 +219,7 @@ impl Sender {
                     if !is_stale {
                         return Err(failure);
                     }
-                    request = unsent.unwrap_or_else(|| target.request(event, body, now));
+                    request = unsent.unwrap_or_else(|| target.request(event, &content, now));
                 }
             }
         }
@@ -238,9 +263,27 @@ fn report(target: &Target, progress: Progress, end: Result<(), Failure>, duratio
         (None, Err(failure)) => (Exchange::Failed(failure.class), Some(failure.error)),
         (None, Ok(())) => (Exchange::Failed(ErrorClass::Protocol), Some("the receiver gave no answer".to_owned())),
     };
-    let (excerpt, truncated) = match knobs.keep_response {
-        KeepResponse::None if error.is_none() => (String::new(), false),
-        KeepResponse::Excerpt | KeepResponse::None | KeepResponse::Errors => progress.excerpt.into_text(),
-    };
+    let (excerpt, truncated, error) = kept(knobs.keep_response, progress.excerpt, error);
     Report { exchange, address: progress.address, status, excerpt, truncated, error, duration }
+}
+
+/// What is kept of an answer's body, and the sentence about a failure.
+fn kept(keep: KeepResponse, excerpt: Excerpt, error: Option<String>) -> (String, bool, Option<String>) {
+    if keep == KeepResponse::None && error.is_none() {
+        return (String::new(), false, error);
+    }
+    let (text, truncated) = excerpt.into_text();
+    if keep != KeepResponse::Errors {
+        return (text, truncated, error);
+    }
+    match (answer::errors(&text), error) {
+        (None, None) => (String::new(), false, None),
+        (None, error) => (text, truncated, error),
+        // What the receiver says stays in the excerpt, which not everybody may read.
+        (Some(errors), error) => {
+            let count = errors.len();
+            let error = error.map(|error| format!("{error} with {count} {}", if count == 1 { "error" } else { "errors" }));
+            (errors.join("\n"), false, error)
+        }
+    }
 }

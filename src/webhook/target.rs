@@ -5,25 +5,27 @@ use std::fmt::{self, Write};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
 
-use super::body::OutgoingEvent;
-use super::connection::Pool;
+use super::body::{BodyError, Content, Form, OutgoingEvent};
+use super::connection::{Pool, RequestBody};
 use super::endpoint::{Endpoint, UrlError};
 use super::headers::{HeaderError, check_header_name, check_headers};
+use super::origin::Origin;
 use super::signature::{self, SigningKey};
-use crate::domain::profile::{Knobs, SignatureForm};
+use crate::domain::profile::{BodyForm, Handshake, Knobs, SignatureForm};
 use crate::domain::subscription::{Auth, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
 
-const AGENT: &str = concat!("lutine/", env!("CARGO_PKG_VERSION"));
+pub(super) const AGENT: &str = concat!("lutine/", env!("CARGO_PKG_VERSION"));
 
 static ID: HeaderName = HeaderName::from_static(signature::ID);
 static TIMESTAMP: HeaderName = HeaderName::from_static(signature::TIMESTAMP);
 static SIGNATURE: HeaderName = HeaderName::from_static(signature::SIGNATURE);
 static EVENT_VERSION: HeaderName = HeaderName::from_static("event-version");
+/// Who sends (CloudEvents HTTP web hooks 1.0.2, 4.1.1).
+pub(super) static REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
 
 /// A subscription that nothing can be sent to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +42,12 @@ pub enum TargetError {
     /// Its token, or its name and password.
     #[error("the token, name or password of auth holds characters that it cannot")]
     Auth,
+    /// The company has no key for its signature.
+    #[error("the company has no RSA key yet")]
+    RsaKey,
+    /// The receiver is to consent to a sender that has no name.
+    #[error("public_url has no host, which the receiver could consent to")]
+    Origin,
 }
 
 /// What one subscription's webhooks have in common, and its connections. Built once, shared by its attempts; a changed
@@ -50,6 +58,7 @@ pub struct Target {
     pub(super) endpoint: Endpoint,
     pub(super) pool: Pool,
     key: SigningKey,
+    form: Form,
     /// All headers, with empty values in the places of those that differ from attempt to attempt.
     headers: HeaderMap,
     /// Where the signature over the body alone goes.
@@ -60,6 +69,11 @@ impl fmt::Debug for Target {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Target").field("subscription", &self.subscription).finish_non_exhaustive()
     }
+}
+
+/// How the daemon names itself to receivers.
+fn origin_value(origin: &Origin) -> Result<HeaderValue, TargetError> {
+    origin.host().and_then(|host| HeaderValue::try_from(host).ok()).ok_or(TargetError::Origin)
 }
 
 fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, TargetError> {
@@ -80,7 +94,7 @@ impl Target {
     ///
     /// # Errors
     /// Names the first part that cannot be sent.
-    pub fn new(subscription: &Subscription) -> Result<Self, TargetError> {
+    pub fn new(subscription: &Subscription, origin: Origin) -> Result<Self, TargetError> {
         let knobs = subscription.knobs();
         let endpoint = Endpoint::parse(&subscription.wishes.url)?;
         let mut headers = HeaderMap::with_capacity(subscription.wishes.headers.len() + 10);
@@ -92,6 +106,12 @@ impl Target {
         headers.insert(CONTENT_TYPE, HeaderValue::from_str(&knobs.content_type).map_err(|_| TargetError::ContentType)?);
         if let Some(value) = authorization(&subscription.wishes.auth)? {
             headers.insert(AUTHORIZATION, value);
+        }
+        if knobs.body == BodyForm::Reference && !headers.contains_key(ACCEPT) {
+            headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        }
+        if knobs.handshake == Handshake::Options && subscription.consent.is_some() {
+            headers.insert(&REQUEST_ORIGIN, origin_value(&origin)?);
         }
         let empty = || HeaderValue::from_static("");
         headers.insert(&ID, empty());
@@ -107,7 +127,8 @@ impl Target {
             headers.insert(name.clone(), empty());
         }
         let key = SigningKey::new(&subscription.secret.0);
-        Ok(Self { subscription: subscription.id, knobs, endpoint, pool: Pool::default(), key, headers, body_signature })
+        let form = Form::new(subscription.id, &knobs, &key, origin)?;
+        Ok(Self { subscription: subscription.id, knobs, endpoint, pool: Pool::default(), key, form, headers, body_signature })
     }
 
     /// The knobs that its answers are judged under.
@@ -116,22 +137,44 @@ impl Target {
         &self.knobs
     }
 
+    /// How the daemon names itself to the receiver.
+    pub(super) fn origin_value(&self) -> Result<HeaderValue, TargetError> {
+        origin_value(self.form.origin())
+    }
+
+    /// The body that is sent of an event.
+    ///
+    /// # Errors
+    /// When the event cannot be read, or not be signed.
+    pub async fn body(&self, event: &OutgoingEvent) -> Result<Bytes, BodyError> {
+        Ok(self.content(event).await?.body)
+    }
+
+    /// What is sent of an event.
+    pub(super) async fn content(&self, event: &OutgoingEvent) -> Result<Content, BodyError> {
+        self.form.content(event).await
+    }
+
     /// The request of one attempt.
-    pub(super) fn request(&self, event: &OutgoingEvent, body: Bytes, now: Timestamp) -> Request<Full<Bytes>> {
+    pub(super) fn request(&self, event: &OutgoingEvent, content: &Content, now: Timestamp) -> Request<RequestBody> {
+        let signed = content.signed.as_ref().unwrap_or(&content.body);
         // `{id}.{timestamp}.`, then the signatures: one text that every value of a header is a part of.
         let mut text = String::with_capacity(192);
         // Writing to a text has no way to fail.
         let _ = write!(text, "evt_{}_{}", event.id, self.subscription);
+        if event.run > 0 {
+            let _ = write!(text, "_r{}", event.run);
+        }
         let id_end = text.len();
         let _ = write!(text, ".{}.", now.as_seconds());
         let stamp_end = text.len();
         let mut signature_end = stamp_end;
         if self.knobs.signature.is_in_standard_header() {
-            self.key.sign_onto(&mut text, &body);
+            self.key.sign_onto(&mut text, signed);
             signature_end = text.len();
         }
         if self.body_signature.is_some() {
-            self.key.sign_body_onto(&mut text, &body);
+            self.key.sign_body_onto(&mut text, signed);
         }
         let text = Bytes::from(text);
         let mut headers = self.headers.clone();
@@ -143,12 +186,18 @@ impl Target {
         if let Some(name) = &self.body_signature {
             headers.insert(name.clone(), ascii(text.slice(signature_end..)));
         }
+        for (name, value) in &content.headers {
+            headers.insert(name, value.clone());
+        }
         if event.version != "1"
             && let Ok(version) = HeaderValue::from_str(&event.version)
         {
             headers.insert(&EVENT_VERSION, version);
         }
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(match content.pause {
+            None => RequestBody::whole(content.body.clone()),
+            Some(pause) => RequestBody::halting(content.body.clone(), pause),
+        });
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.path.clone();
         *request.headers_mut() = headers;

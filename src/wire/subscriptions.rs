@@ -11,7 +11,7 @@ use super::publish::Refusal;
 use super::receiver_auth::{auth_shape, parse_auth};
 use crate::domain::filter::TypeFilter;
 use crate::domain::profile::{BodyForm, Overrides, Profile};
-use crate::domain::subscription::{Auth, Ordering, OrderingKey, Subscription, Wishes};
+use crate::domain::subscription::{Auth, Ordering, OrderingKey, RATE_PER_MINUTE_MAX, Subscription, Wishes};
 
 /// Members of a new subscription; a change knows all but the last.
 const MEMBERS: [&str; 12] = [
@@ -108,7 +108,7 @@ fn apply(object: &Object, mut wishes: Wishes, in_flight_max: u16) -> Result<Wish
                 wishes.max_in_flight = u16::try_from(most).unwrap_or(in_flight_max);
             }
             "ratePerMinute" => {
-                let rate = whole(value, &pointer, 0, 6_000_000)?;
+                let rate = whole(value, &pointer, 0, u64::from(RATE_PER_MINUTE_MAX))?;
                 wishes.rate_per_minute = u32::try_from(rate).unwrap_or(0);
             }
             _ => {}

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::support::http::Client;
 use crate::support::real::{RealDaemon, ask, data_dir, run};
 use crate::support::wait_until;
 use crate::{Running, bare};
@@ -87,4 +88,96 @@ fn the_receiver_and_the_daemon_are_not_taken_for_each_other() {
     assert_eq!(created["url"], "http://127.0.0.1:9/hooks");
     let list = bare(&["subscription", "list", "--url", &url, "--api-key", key, "--output", "json"]).output().unwrap();
     assert!(list.status.success());
+}
+
+/// Asks and takes the exit code, which says how it went.
+fn checked(data_dir: &Path, id: &str) -> (Option<i32>, Value) {
+    let output = run(data_dir, &["subscription", "check", id, "--output", "json"]);
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}")))
+}
+
+fn outcomes(checked: &Value) -> Vec<(&str, Option<bool>)> {
+    let cases = checked["cases"].as_array().unwrap();
+    cases.iter().map(|case| (case["case"].as_str().unwrap(), case["passed"].as_bool())).collect()
+}
+
+#[test]
+fn a_receiver_is_checked_and_its_answers_are_explained() {
+    let (folder, data_dir) = data_dir();
+    let daemon = RealDaemon::start(&data_dir, &[]);
+    ask(&data_dir, &["company", "create", "--slug", "acme"]);
+    // A receiver that takes everything.
+    let careless = Running::start(bare(&["sink", "--port", "0", "--output", "json"]));
+    let url = format!("http://{}/", careless.note("lutine sink listening on http://"));
+    let subscribe = |url: &str, more: &[&str]| ask(&data_dir, &[&["subscription", "create", "--url", url], more].concat());
+    subscribe(&url, &[]);
+    let (code, answer) = checked(&data_dir, "1");
+    assert_eq!((code, &answer["passed"]), (Some(1), &json!(false)));
+    let [good, duplicate, slow] = ["good", "duplicate", "slow"].map(|case| (case, Some(true)));
+    assert_eq!(outcomes(&answer), [good, duplicate, ("tampered", Some(false)), ("stale", Some(false)), slow]);
+    let page = run(&data_dir, &["subscription", "check", "1", "--output", "table"]);
+    let page = String::from_utf8(page.stdout).unwrap();
+    assert!(page.contains("tampered   FAILED  204") && page.contains("it does not check the signature"), "{page}");
+
+    // The same one again, told how to check each profile's signature.
+    drop(careless);
+    let profiles = [
+        &[][..],
+        &["--profile", "envelope"],
+        &["--profile", "cloudevents", "--no-auth"],
+        &["--profile", "cloudevents", "--no-auth", "--override", "body=cloudevents-binary"],
+        &["--profile", "cloudevents", "--no-auth", "--override", "body=cloudevents-batch"],
+        &["--profile", "reference"],
+        &["--profile", "bridge", "--no-auth"],
+        &["--profile", "signed-envelope"],
+        &["--profile", "signed-envelope", "--override", "signature=body-rsa-sha256"],
+        &["--override", "signature=none"],
+    ];
+    let made: Vec<Value> = profiles.iter().map(|more| subscribe(&url, more)).collect();
+    let key = ask(&data_dir, &["key", "create", "--company", "acme", "--scope", "subscriptions:read"])["key"].clone();
+    let pem = Client::new(daemon.address, key.as_str().unwrap()).get("/api/v1/webhooks/public-key").expect(200);
+    let file = folder.path().join("acme.pem");
+    std::fs::write(&file, pem.text()).unwrap();
+    let port = url.trim_end_matches('/').rsplit(':').next().unwrap();
+    let mut words = vec!["sink", "--port", port, "--output", "json", "--public-key", file.to_str().unwrap()];
+    for one in made.iter().take(8) {
+        words.extend(["--secret", one["secret"].as_str().unwrap()]);
+    }
+    let careful = Running::start(bare(&words));
+    careful.note("lutine sink listening on http://");
+    for (one, more) in made.iter().zip(profiles) {
+        let (code, answer) = checked(&data_dir, &one["id"].to_string());
+        let (tampered, stale) = match more.last() {
+            // Nothing is checked, and a webhook without any signature is not let in.
+            Some(&"signature=none") => {
+                assert_eq!((code, outcomes(&answer)[0]), (Some(1), ("good", Some(false))), "{answer}");
+                continue;
+            }
+            // The time of sending is not signed.
+            Some(&"signed-envelope" | &"signature=body-rsa-sha256") => (Some(true), None),
+            _ => (Some(true), Some(true)),
+        };
+        assert_eq!(outcomes(&answer), [good, duplicate, ("tampered", tampered), ("stale", stale), slow], "{more:?}: {answer}");
+        assert_eq!(code, Some(0));
+    }
+}
+
+#[test]
+fn a_receiver_is_asked_for_its_consent() {
+    let (_folder, data_dir) = data_dir();
+    let _daemon = RealDaemon::start(&data_dir, &[]);
+    ask(&data_dir, &["company", "create", "--slug", "acme"]);
+    let sink = Running::start(bare(&["sink", "--port", "0", "--output", "json"]));
+    let url = format!("http://{}/", sink.note("lutine sink listening on http://"));
+    let create = |url: &str| {
+        let options = ["--profile", "cloudevents", "--no-auth", "--override", "handshake=options"];
+        ask(&data_dir, &[&["subscription", "create", "--url", url], &options[..]].concat())
+    };
+    assert_eq!(create(&url)["state"], "active");
+    assert_eq!(create("http://127.0.0.1:9/")["state"], "unverified");
+    assert_eq!(ask(&data_dir, &["subscription", "verify", "1"]), json!({"state": "active"}));
+    let page = run(&data_dir, &["subscription", "verify", "2", "--output", "table"]);
+    assert_eq!(String::from_utf8(page.stdout).unwrap(), "subscription 2 is unverified: the receiver refuses connections\n");
+    let refused = run(&data_dir, &["subscription", "check", "2"]);
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("has not consented"));
 }

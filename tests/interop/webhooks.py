@@ -8,71 +8,16 @@ Prints `N passed, N failed`; the exit code says the same.
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from black_box import PATIENCE, Daemon, Receiver, Tally
+
 EVENTS = 1000
-PATIENCE = 60
 AWKWARD = ["æøå 😀 \u2028", "\\ \" / \b\f\n\r\t", "", "0" * 5000]
-
-
-class Receiver(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.lock = threading.Lock()
-        self.hooks = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        with self.server.lock:
-            self.server.hooks.append((dict(self.headers), body))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-class Daemon:
-    def __init__(self, binary, folder):
-        self.binary, self.data_dir = binary, os.path.join(folder, "data")
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("LUTINE_")}
-        self.environment.update(LUTINE_ENVIRONMENT="development", LUTINE_SERVER__LISTEN="127.0.0.1:0", LUTINE_LOG__FILTER="warn")
-        command = [binary, "serve", "--data-dir", self.data_dir]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self.environment, cwd=folder)
-        line = self.process.stdout.readline().strip()
-        self.url = line.removeprefix("lutine listening on ")
-        if not self.url.startswith("http://"):
-            raise SystemExit(f"the daemon did not get ready: {line!r}")
-        self.key = None
-
-    def command(self, *arguments):
-        command = [self.binary, *arguments, "--output", "json", "--data-dir", self.data_dir]
-        return json.loads(subprocess.run(command, check=True, capture_output=True, env=self.environment).stdout)
-
-    def post(self, path, body):
-        headers = {"Content-Type": "application/json", "X-Api-Key": self.key}
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(PATIENCE)
 
 
 def refuses(verify):
@@ -84,24 +29,11 @@ def refuses(verify):
 
 
 def main():
-    binary = os.path.abspath(sys.argv[1])
-    passed = failed = 0
-
-    def check(what, holds):
-        nonlocal passed, failed
-        passed, failed = passed + bool(holds), failed + (not holds)
-        if not holds and failed <= 10:
-            print(f"FAILED: {what}")
-
-    receiver = Receiver()
-    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    tally, receiver = Tally(), Receiver()
     with tempfile.TemporaryDirectory() as folder:
-        daemon = Daemon(binary, folder)
+        daemon = Daemon(os.path.abspath(sys.argv[1]), folder)
         try:
-            daemon.command("company", "create", "--slug", "acme")
-            daemon.key = daemon.command("key", "create", "--company", "acme", "--scope", "admin")["key"]
-            url = f"http://127.0.0.1:{receiver.server_port}/hooks"
-            made = daemon.post("/api/v1/webhooks/subscriptions", {"url": url, "types": ["*"], "profile": "standard"})
+            made = daemon.post("/api/v1/webhooks/subscriptions", {"url": receiver.url(), "types": ["*"], "profile": "standard"})
             expected = {}
             for start in range(0, EVENTS, 100):
                 payloads = [{"number": number, "text": AWKWARD[number % len(AWKWARD)]} for number in range(start, start + 100)]
@@ -115,22 +47,19 @@ def main():
             daemon.stop()
 
     webhook, stranger = Webhook(made["secret"]), Webhook("whsec_" + "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
-    for headers, body in receiver.hooks:
-        headers = {name.lower(): value for name, value in headers.items()}
+    for _, headers, body in receiver.hooks:
         identity = headers.get("webhook-id")
         try:
             content = webhook.verify(body, headers)
-            check(f"{identity}: the payload", content["data"] == expected.pop(identity, None) and content["type"] == "claim.created")
+            tally.check(f"{identity}: the payload", content["data"] == expected.pop(identity, None) and content["type"] == "claim.created")
         except WebhookVerificationError as error:
-            check(f"{identity}: {error}", False)
-    check(f"{len(expected)} events did not arrive", not expected)
-    headers, body = receiver.hooks[0]
-    headers = {name.lower(): value for name, value in headers.items()}
-    check("another secret is refused", refuses(lambda: stranger.verify(body, headers)))
-    check("a changed body is refused", refuses(lambda: webhook.verify(body + b" ", headers)))
-    check("a changed id is refused", refuses(lambda: webhook.verify(body, {**headers, "webhook-id": "evt_0_1"})))
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(failed > 0)
+            tally.check(f"{identity}: {error}", False)
+    tally.check(f"{len(expected)} events did not arrive", not expected)
+    _, headers, body = receiver.hooks[0]
+    tally.check("another secret is refused", refuses(lambda: stranger.verify(body, headers)))
+    tally.check("a changed body is refused", refuses(lambda: webhook.verify(body + b" ", headers)))
+    tally.check("a changed id is refused", refuses(lambda: webhook.verify(body, {**headers, "webhook-id": "evt_0_1"})))
+    tally.end()
 
 
 main()

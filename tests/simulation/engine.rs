@@ -25,7 +25,7 @@ use lutine::webhook::Report;
 
 use crate::disk::{Chance, SimDisk};
 use crate::obligations::{Answer, IN_FLIGHT_MAX, Oracle, TO_HOST_MAX};
-use crate::stage::{SimClock, actor, company, event, master, now_or_never, options};
+use crate::stage::{SimClock, actor, company, event, master, now_or_never, options, origins};
 
 const KINDS: [&str; 4] = ["claim.created", "claim.note.added", "policy.bound", "Claim.Closed"];
 const FILTERS: [&str; 7] = ["", "", "claim.*", "claim.created", "policy.bound,claim.note.*", "lutine.*", "claim.*,lutine.*"];
@@ -160,8 +160,8 @@ impl World {
         self.oracle.restarted(unsure, &store)?;
         self.oracle.read_log(&store)?;
         let limits = PermitLimits { all: IN_FLIGHT_MAX, per_host: TO_HOST_MAX };
-        let core =
-            Core::new(store.clone(), limits, Metrics::default().delivery, self.faults, store.now()).map_err(|error| error.to_string())?;
+        let core = Core::new(store.clone(), limits, origins(), Metrics::default().delivery, self.faults, store.now())
+            .map_err(|error| error.to_string())?;
         Ok(Life { store, core, flights: Vec::new(), batch: None })
     }
 

@@ -20,7 +20,7 @@ use lutine::webhook::Report;
 
 use crate::disk::{Chance, SimDisk};
 use crate::engine::wishes;
-use crate::stage::{COMPANY, SimClock, actor, company, event, master, now_or_never, options};
+use crate::stage::{COMPANY, SimClock, actor, company, event, master, now_or_never, options, origins};
 
 const SUBSCRIPTIONS: u64 = 1_000;
 const EVENTS: u64 = 3_000;
@@ -54,7 +54,7 @@ impl Outage {
         now_or_never(store.create_company(company("acme"), &actor())).unwrap().unwrap();
         let limits = PermitLimits { all: 256, per_host: 64 };
         let metrics = Metrics::default().delivery;
-        let mut core = Core::new(store.clone(), limits, metrics, Faults::default(), store.now()).unwrap();
+        let mut core = Core::new(store.clone(), limits, origins(), metrics, Faults::default(), store.now()).unwrap();
         for number in 0..SUBSCRIPTIONS {
             let mut wishes = wishes(number, format!("https://h{}.example/", number % 100));
             wishes.rate_per_minute = RATE;

@@ -17,7 +17,7 @@ use lutine::telemetry::metrics::Metrics;
 use lutine::webhook::Report;
 
 use crate::disk::{Chance, SimDisk};
-use crate::stage::{COMPANY, SimClock, actor, company, event, master, now_or_never, options};
+use crate::stage::{COMPANY, SimClock, actor, company, event, master, now_or_never, options, origins};
 
 const SUBSCRIPTIONS: u64 = 12;
 /// Rounds of publishing; all of it is waited for after the last.
@@ -60,7 +60,7 @@ impl Room {
         }
         let all = 8 << (seed % 2);
         let limits = PermitLimits { all, per_host: all / 2 };
-        let core = Core::new(store.clone(), limits, Metrics::new().delivery, Faults::default(), clock.now()).unwrap();
+        let core = Core::new(store.clone(), limits, origins(), Metrics::new().delivery, Faults::default(), clock.now()).unwrap();
         Self { clock, store, core, chance, under_way: Vec::new(), delivered: 0 }
     }
 

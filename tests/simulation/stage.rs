@@ -2,22 +2,25 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use lutine::catalog::Catalog;
 use lutine::domain::clock::Clock;
 use lutine::domain::company::{CompanyId, NewCompany};
 use lutine::domain::cursor::{Direction, Position};
 use lutine::domain::event::{EventVersion, NewEvent, Receipt};
 use lutine::domain::filter::TypeFilter;
 use lutine::domain::key::{NewKey, RateOverrides};
+use lutine::domain::notification::NotificationKey;
 use lutine::domain::scope::Scope;
 use lutine::domain::time::Timestamp;
 use lutine::store::disk::Disk;
 use lutine::store::faults::Faults;
 use lutine::store::{Actor, AppendError, FaultSink, MasterKey, OpenError, Page, PageOutcome, PageQuery, Start, Store, StoreOptions};
+use lutine::webhook::{Origin, Origins};
 
 use crate::disk::SimDisk;
 
@@ -27,6 +30,18 @@ pub const SEGMENT_AGE: Duration = Duration::from_secs(600);
 pub const COMPANY: CompanyId = CompanyId(1);
 
 const SECOND: u64 = 1_000_000;
+
+/// What no attempt of a simulation looks at: where webhooks come from.
+pub fn origins() -> Origins {
+    static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(|| Arc::new(Catalog::load(None, false).unwrap()));
+    Origins::new(|company| Origin {
+        public_url: "https://events.example".into(),
+        slug: "acme".to_owned(),
+        notification_key: NotificationKey::derive(&[1; 32], company),
+        catalog: CATALOG.clone(),
+        rsa: None,
+    })
+}
 
 /// A clock that only the test moves.
 #[derive(Debug)]

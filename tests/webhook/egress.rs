@@ -164,7 +164,7 @@ async fn no_spelling_of_a_denied_address_leads_to_a_connection() {
         let at_creation = check_url(&url, &policy);
         let mut subscription = subscription(&url);
         subscription.wishes.overrides.timeout_ms = Some(2_000);
-        if let Ok(target) = Target::new(&subscription) {
+        if let Ok(target) = Target::new(&subscription, origin()) {
             let report = send(&sender, &target).await;
             assert_eq!(report.exchange, Exchange::Failed(ErrorClass::Egress), "{url}: {report:?}");
             decided_at_connecting += 1;

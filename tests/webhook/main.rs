@@ -5,6 +5,7 @@
 mod connections;
 mod egress;
 mod hostile;
+mod profiles;
 mod requests;
 mod secure;
 mod support;

@@ -15,22 +15,22 @@ use sha2::{Digest, Sha256};
 use crate::support::*;
 
 /// HMAC-SHA256 straight from RFC 2104, for a key of 32 bytes.
-fn mac(message: &[u8]) -> Vec<u8> {
+pub fn mac(message: &[u8]) -> Vec<u8> {
     let pad = |byte: u8| -> Vec<u8> { (0..64).map(|place| SECRET.get(place).copied().unwrap_or(0) ^ byte).collect() };
     let inner = Sha256::digest([pad(0x36), message.to_vec()].concat());
     Sha256::digest([pad(0x5c), inner.to_vec()].concat()).to_vec()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What one webhook looks like to its receiver.
-async fn received(event: &OutgoingEvent, change: impl FnOnce(&mut Subscription)) -> Received {
+pub async fn received(event: &OutgoingEvent, change: impl FnOnce(&mut Subscription)) -> Received {
     let receiver = Receiver::answers(OK).await;
     let mut subscription = subscription(&receiver.url());
     change(&mut subscription);
-    let report = sender().send(&Target::new(&subscription).unwrap(), event, 1, now()).await;
+    let report = sender().send(&target_of(&subscription), event, 1, now()).await;
     assert_eq!(report.exchange, Exchange::Answered { status: 204, not_before: None }, "{report:?}");
     assert_eq!((report.error, report.address), (None, Some(receiver.address.ip())));
     let [request] = receiver.requests().try_into().unwrap();
@@ -129,7 +129,7 @@ fn a_subscription_that_cannot_be_sent_to_is_refused() {
     let refused = |change: &dyn Fn(&mut Subscription)| {
         let mut subscription = subscription("https://receiver.test/");
         change(&mut subscription);
-        Target::new(&subscription).err()
+        Target::new(&subscription, origin()).err()
     };
     assert_eq!(refused(&|_| ()), None);
     assert!(matches!(refused(&|subscription| subscription.wishes.url = "ftp://a/".to_owned()), Some(TargetError::Url(_))));
@@ -152,7 +152,7 @@ fn a_subscription_that_cannot_be_sent_to_is_refused() {
 fn secrets_do_not_show_in_debug_output() {
     let mut subscription = subscription("https://receiver.test/?token=hush");
     subscription.wishes.auth = Auth::Bearer("hush".to_owned());
-    assert!(!format!("{:?}", Target::new(&subscription).unwrap()).contains("hush"));
+    assert!(!format!("{:?}", target_of(&subscription)).contains("hush"));
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn of_an_answer_an_excerpt_is_kept_unless_the_subscription_wants_none() {
     assert_eq!((report.excerpt.as_str(), report.truncated, report.status), ("h\u{e5}i!", false, Some(200)));
     let mut subscription = subscription(&receiver.url());
     subscription.wishes.overrides.keep_response = Some(KeepResponse::None);
-    let report = send(&sender(), &Target::new(&subscription).unwrap()).await;
+    let report = send(&sender(), &target_of(&subscription)).await;
     assert_eq!((report.excerpt.as_str(), report.truncated, report.status), ("", false, Some(200)));
 }
 
@@ -185,7 +185,7 @@ async fn a_success_outside_the_set_is_told_as_what_it_is() {
     let receiver = Receiver::answers("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     let mut subscription = subscription(&receiver.url());
     subscription.wishes.overrides.success = Some(StatusSet::parse(["204"]).unwrap());
-    let report = send(&sender(), &Target::new(&subscription).unwrap()).await;
+    let report = send(&sender(), &target_of(&subscription)).await;
     assert_eq!(report.exchange, Exchange::Answered { status: 200, not_before: None });
     assert_eq!(report.error.unwrap(), "the receiver answered 200");
 }

@@ -5,21 +5,23 @@ use std::fmt::Debug;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use lutine::catalog::Catalog;
 use lutine::domain::company::CompanyId;
 use lutine::domain::egress::EgressPolicy;
 use lutine::domain::event::EventId;
 use lutine::domain::filter::TypeFilter;
 use lutine::domain::health::Health;
+use lutine::domain::notification::NotificationKey;
 use lutine::domain::profile::{Overrides, Profile};
 use lutine::domain::subscription::{Auth, Ordering as DeliveryOrdering, Secret, Standing, Subscription, SubscriptionId, Wishes};
 use lutine::domain::text::escape_into;
 use lutine::domain::time::Timestamp;
-use lutine::webhook::{OutgoingEvent, Report, Resolve, Resolving, Sender, Target, TrustedRoots};
+use lutine::webhook::{Origin, OutgoingEvent, Report, Resolve, Resolving, RsaKey, Sender, Target, TrustedRoots};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -307,15 +309,31 @@ pub fn subscription(url: &str) -> Subscription {
     }
 }
 
+/// What the webhooks of the tests' company tell of it; its key is made once, as that takes long.
+pub fn origin() -> Origin {
+    static KEY: LazyLock<Arc<RsaKey>> = LazyLock::new(|| Arc::new(RsaKey::generate().unwrap()));
+    Origin {
+        public_url: "https://events.insurer.example:8443/lutine".into(),
+        slug: "acme".to_owned(),
+        notification_key: NotificationKey::derive(&[7; 32], CompanyId(7)),
+        catalog: Arc::new(Catalog::load(None, false).unwrap()),
+        rsa: Some(KEY.clone()),
+    }
+}
+
+pub fn target_of(subscription: &Subscription) -> Target {
+    Target::new(subscription, origin()).unwrap()
+}
+
 pub fn target(url: &str) -> Target {
-    Target::new(&subscription(url)).unwrap()
+    target_of(&subscription(url))
 }
 
 /// A target whose attempts end soon.
 pub fn hurried(url: &str, timeout_ms: u64) -> Target {
     let mut subscription = subscription(url);
     subscription.wishes.overrides.timeout_ms = Some(timeout_ms);
-    Target::new(&subscription).unwrap()
+    target_of(&subscription)
 }
 
 pub fn event_with(payload: &str, metadata: &str, version: &str) -> OutgoingEvent {
@@ -331,12 +349,14 @@ pub fn event_with(payload: &str, metadata: &str, version: &str) -> OutgoingEvent
         id: EventId(1042),
         company: CompanyId(7),
         created: created.parse().unwrap(),
+        occurred: None,
         kind: "Claim.created".to_owned(),
         version: version.to_owned(),
         envelope: Bytes::from(envelope),
         payload_start,
         payload_length,
         references: Bytes::new(),
+        run: 0,
     }
 }
 

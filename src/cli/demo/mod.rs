@@ -28,6 +28,7 @@ use super::{events, subscriptions};
 use crate::daemon::SystemClock;
 use crate::domain::time::Timestamp;
 use crate::http::{Received, Sink, SinkRules, Verdict};
+use crate::webhook::Verifier;
 
 /// How long after the first publication everything must have arrived.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -204,7 +205,7 @@ async fn subscribe(connection: &Connection, plan: &'static Plan, facts: &mut Fac
     let answer = connection.call(Request::post_json(subscriptions::PATH, &body)).await?.success()?;
     let Created { id, secret } = answer.json()?;
     let secret: WebhookSecret = secret.parse().map_err(|error| Failure::caused("the secret cannot be read", &error))?;
-    sink.trust(secret.into_bytes());
+    sink.trust(Verifier::Secret(secret.into_bytes()));
     let Plan { name, profile, types, answers, .. } = *plan;
     facts.subscriptions.push(Subscribed { id, name, profile, types, url, receiver_answers: answers });
     Ok(Receiver { plan, sink, received, id })
@@ -325,7 +326,7 @@ fn take_down(
         let id = received.id.clone().unwrap_or_else(|| "-".to_owned());
         let event = event_of(&id, subscription);
         facts.webhooks.push(Webhook {
-            kind: event_type(&received.body).unwrap_or_else(|| "-".to_owned()),
+            kind: event_type(&received.headers, &received.body).unwrap_or_else(|| "-".to_owned()),
             subscription: name,
             attempt: received.attempt,
             verified: received.verdict == Verdict::Verified,

@@ -3,6 +3,7 @@
 pub(super) mod companies;
 pub(super) mod deliveries;
 pub(super) mod events;
+pub(super) mod handshakes;
 pub(super) mod keys;
 pub(super) mod notifications;
 pub(super) mod publish;

@@ -16,7 +16,7 @@ use crate::wire::subscriptions::{BacklogShape, SubscriptionShape, parse_change, 
 /// The longest body that describes a subscription, in bytes.
 const BODY_BYTES_MAX: usize = 65_536;
 
-fn unknown() -> Fault {
+pub(super) fn unknown() -> Fault {
     Fault::new(StatusCode::NOT_FOUND, "not_found", "there is no such subscription")
 }
 
