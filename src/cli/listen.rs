@@ -110,7 +110,7 @@ impl Listen {
 /// The own machine in the clear, and what the configuration allows of private networks, if there is one.
 fn policy(settings: &Settings) -> EgressPolicy {
     let allow = settings.config().map(|config| config.egress.allow).unwrap_or_default();
-    EgressPolicy { allow, allow_public: false, allow_http: true, allow_loopback: true }
+    EgressPolicy { allow, allow_http: true, allow_loopback: true, ..EgressPolicy::default() }
 }
 
 /// A subscription that no store knows.

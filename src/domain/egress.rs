@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::proxy::Proxy;
+
 /// What the operator allows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EgressPolicy {
@@ -19,6 +21,9 @@ pub struct EgressPolicy {
     pub allow_http: bool,
     /// Whether loopback may be sent to: a developer's own machine.
     pub allow_loopback: bool,
+    /// The proxy that connections go through. It resolves names, so what this policy says about addresses then holds for
+    /// those that stand in a URL, and for whatever goes past the proxy.
+    pub proxy: Option<Proxy>,
 }
 
 /// The rule that refused an address.
@@ -265,7 +270,7 @@ mod tests {
     #[test]
     fn public_can_be_switched_off_and_loopback_on() {
         let closed =
-            EgressPolicy { allow_public: false, allow_loopback: true, allow: vec!["9.9.9.9/32".parse().unwrap()], allow_http: true };
+            EgressPolicy { allow_loopback: true, allow: vec!["9.9.9.9/32".parse().unwrap()], allow_http: true, ..EgressPolicy::default() };
         assert!(closed.decide("127.0.0.1".parse().unwrap()).is_ok());
         assert!(closed.decide("::1".parse().unwrap()).is_ok());
         assert!(closed.decide("9.9.9.9".parse().unwrap()).is_ok());

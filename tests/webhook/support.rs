@@ -258,7 +258,7 @@ impl Resolve for AlwaysHere {
 }
 
 pub fn development() -> EgressPolicy {
-    EgressPolicy { allow: Vec::new(), allow_public: true, allow_http: true, allow_loopback: true }
+    EgressPolicy { allow_public: true, allow_http: true, allow_loopback: true, ..EgressPolicy::default() }
 }
 
 pub fn authority() -> TrustedRoots {
