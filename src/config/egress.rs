@@ -101,7 +101,8 @@ mod tests {
         assert_eq!(parsed("http://proxy.internal:3128").as_deref(), Some("proxy.internal 3128"));
         assert_eq!(parsed("http://10.1.1.1:8080/").as_deref(), Some("10.1.1.1 8080"));
         assert_eq!(parsed("http://[fd00::1]").as_deref(), Some("[fd00::1] 80"));
-        for text in ["", "proxy:3128", "https://proxy:3128", "socks5://proxy:1", "http://a:b@proxy:1", "http://proxy:1/x", "http://proxy:0"] {
+        for text in ["", "proxy:3128", "https://proxy:3128", "socks5://proxy:1", "http://a:b@proxy:1", "http://proxy:1/x", "http://proxy:0"]
+        {
             assert_eq!(parsed(text), None, "{text}");
         }
     }

@@ -111,7 +111,8 @@ impl Shape {
             }
             Self::Proxy => {
                 let is_right = quoted.is_some_and(|text| text.is_empty() || super::egress::parse_proxy(text).is_some());
-                let reason = "must be an address such as \"http://proxy.internal:3128\"; its credentials go into egress.proxy_credentials_file";
+                let reason =
+                    "must be an address such as \"http://proxy.internal:3128\"; its credentials go into egress.proxy_credentials_file";
                 (!is_right).then(|| reason.to_owned())
             }
             Self::Hosts => match value.as_array() {

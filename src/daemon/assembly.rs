@@ -56,7 +56,7 @@ fn start_engine(
     shutdown: &CancellationToken,
 ) -> Result<Engine, StartError> {
     let policy = Arc::new(ArcSwap::from_pointee(config.egress_policy()));
-    let sender = Sender::new(policy, Arc::new(SystemResolver::default()), TrustedRoots::system())?;
+    let sender = Sender::new(policy, Arc::new(SystemResolver::default()), TrustedRoots::system())?.counting(Arc::clone(&metrics.tokens));
     let all = config.delivery.concurrency_max;
     let options = EngineOptions {
         limits: PermitLimits { all, per_host: (all / HOST_SHARE).max(1) },

@@ -13,7 +13,7 @@ use crate::service::events::{PageError, PublishError, SampleError};
 use crate::service::keys::{AuthenticateError, CreateKeyError};
 use crate::service::subscriptions::{TestError, WishError};
 use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, ReadError, SubscriptionError};
-use crate::webhook::TargetError;
+use crate::webhook::{ClientError, TargetError, TrustError};
 use crate::wire::events::ItemError;
 use crate::wire::problem::{self, Problem, ProblemError};
 use crate::wire::publish::Refusal;
@@ -322,6 +322,11 @@ impl From<WishError> for Fault {
             WishError::Target(TargetError::Header(_)) => at("/headers", "invalid_member"),
             WishError::Target(TargetError::ContentType) => at("/overrides/contentType", "invalid_member"),
             WishError::Target(TargetError::Auth) => at("/auth", "invalid_member"),
+            WishError::TokenUrl(_) | WishError::Target(TargetError::Client(ClientError::Url(_))) => at("/auth/tokenUrl", "invalid_url"),
+            WishError::Target(TargetError::Client(ClientError::Key(_))) => at("/auth/privateKey", "invalid_member"),
+            WishError::Target(TargetError::Trust(TrustError::CaBundle(_))) => at("/overrides/caBundle", "invalid_member"),
+            WishError::Target(TargetError::Trust(TrustError::ClientCertificate(_))) => at("/overrides/clientCertificate", "invalid_member"),
+            WishError::Target(TargetError::Trust(TrustError::ClientKey(_))) => at("/overrides/clientKey", "invalid_member"),
             WishError::Start(_) => at("/startFrom", "invalid_cursor"),
             WishError::Store(error) => error.into(),
         }

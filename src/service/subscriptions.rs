@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::{EventId, EventVersion, NewEvent};
-use crate::domain::subscription::{DeliveryId, LaneStatus, Secret, Standing, Subscription, SubscriptionId, Wishes};
+use crate::domain::subscription::{Auth, DeliveryId, LaneStatus, Secret, Standing, Subscription, SubscriptionId, Wishes};
 use crate::domain::time::Timestamp;
 use crate::store::{Actor, AppendError, ReadError, RetryRow, SecretError, Store, SubscriptionChange, SubscriptionError, random};
 use crate::webhook::{Target, TargetError, UrlError, check_url};
@@ -44,6 +44,9 @@ pub enum WishError {
     /// The URL is wrong, or may not be sent to.
     #[error(transparent)]
     Url(#[from] UrlError),
+    /// The token service's URL is wrong, or may not be sent to.
+    #[error(transparent)]
+    TokenUrl(UrlError),
     /// Something else cannot be sent.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -94,7 +97,11 @@ impl SubscriptionService {
 
     /// Refuses what could not be sent to, before anything is written.
     fn check(&self, wishes: &Wishes) -> Result<(), WishError> {
-        check_url(&wishes.url, &self.config.load().egress_policy())?;
+        let policy = self.config.load().egress_policy();
+        check_url(&wishes.url, &policy)?;
+        if let Auth::OAuth2(credentials) = &wishes.auth {
+            check_url(&credentials.token_url, &policy).map_err(WishError::TokenUrl)?;
+        }
         let trial = Subscription {
             id: SubscriptionId(0),
             company: CompanyId(0),

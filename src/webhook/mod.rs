@@ -1,7 +1,7 @@
 //! One attempt outward: body, signature, a connection that the policy allows, and an answer of bounded size.
 //!
 //! Nothing here retries by schedule, judges, or writes down: that is the engine's. Redirects are not followed, nothing is
-//! decompressed, no proxy and no environment is asked, and certificates are always verified.
+//! decompressed, no proxy but the configuration's and no environment is asked, and certificates are always verified.
 
 mod answer;
 mod body;
@@ -13,6 +13,9 @@ mod resolve;
 mod signature;
 mod target;
 mod tls;
+mod token;
+mod trust;
+mod tunnel;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,6 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::debug;
@@ -27,10 +32,12 @@ use tracing::debug;
 use self::answer::{End, Excerpt, Head};
 use self::connect::Connector;
 use self::connection::{Connection, Open};
+use self::token::{Caller, Source, Tokens};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::profile::KeepResponse;
 use crate::domain::retry::{ErrorClass, Exchange, Verdict, judge};
 use crate::domain::time::Timestamp;
+use crate::telemetry::metrics::TokenMetrics;
 
 pub use self::body::{EnvelopeError, OutgoingEvent};
 pub use self::endpoint::{URL_BYTES_MAX, UrlError, check_url};
@@ -39,6 +46,8 @@ pub use self::resolve::{Resolve, Resolving, SystemResolver};
 pub use self::signature::{VerifyError, verify};
 pub use self::target::{Target, TargetError};
 pub use self::tls::{RootsError, TrustedRoots};
+pub use self::token::{ClientError, KeyError};
+pub use self::trust::TrustError;
 
 /// What came of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,11 +79,17 @@ impl Failure {
     fn new(class: ErrorClass, error: impl Into<String>) -> Self {
         Self { class, error: error.into() }
     }
+
+    /// The same about somebody else than the receiver, of whom the texts of connections speak.
+    fn about(self, whom: &str) -> Self {
+        Self { error: self.error.replace("the receiver", whom), ..self }
+    }
 }
 
 /// What an attempt is waiting for.
 #[derive(Debug, Clone, Copy, Default)]
 enum Stage {
+    Authorizing,
     #[default]
     Resolving,
     Connecting,
@@ -86,6 +101,7 @@ enum Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::Authorizing => "there was no access token yet",
             Self::Resolving => "the receiver's name was still being resolved",
             Self::Connecting => "the receiver had not accepted the connection",
             Self::Securing => "there was no agreement on TLS",
@@ -102,6 +118,8 @@ struct Progress {
     address: Option<IpAddr>,
     head: Option<Head>,
     excerpt: Excerpt,
+    /// Access tokens that the receiver was shown.
+    shown: Vec<HeaderValue>,
 }
 
 /// Sends webhooks. Clones share the policy and the count of open connections; the connections are their targets'.
@@ -109,6 +127,8 @@ struct Progress {
 pub struct Sender {
     policy: Arc<ArcSwap<EgressPolicy>>,
     connector: Connector,
+    tokens: Tokens,
+    metrics: Option<Arc<TokenMetrics>>,
 }
 
 impl fmt::Debug for Sender {
@@ -128,8 +148,15 @@ impl Sender {
     /// # Errors
     /// When the TLS library refuses its settings.
     pub fn new(policy: Arc<ArcSwap<EgressPolicy>>, resolver: Arc<dyn Resolve>, roots: TrustedRoots) -> Result<Self, SenderError> {
-        let tls = TlsConnector::from(Arc::new(roots.into_config()?));
-        Ok(Self { policy, connector: Connector { resolver, tls, open: Open::default() } })
+        let tls = TlsConnector::from(Arc::new(roots.config()?));
+        let connector = Connector { resolver, roots, tls, open: Open::default() };
+        Ok(Self { policy, connector, tokens: Tokens::default(), metrics: None })
+    }
+
+    /// The same sender, which counts its calls to token services.
+    #[must_use]
+    pub fn counting(self, metrics: Arc<TokenMetrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Makes attempt number `attempt` to deliver an event; `now` is what it is signed with.
@@ -142,7 +169,8 @@ impl Sender {
         let mut progress = Progress::default();
         let end = timeout(limit, self.exchange(target, event, now, start, &mut progress)).await;
         let end = end.unwrap_or_else(|_| {
-            Err(Failure::new(ErrorClass::Timeout, format!("the time-out of {limit:?} passed while {}", progress.stage)))
+            let class = if matches!(progress.stage, Stage::Authorizing) { ErrorClass::Token } else { ErrorClass::Timeout };
+            Err(Failure::new(class, format!("the time-out of {limit:?} passed while {}", progress.stage)))
         });
         let duration = start.elapsed();
         let (end, connection) = match end {
@@ -181,12 +209,76 @@ impl Sender {
             return Err(Failure::new(ErrorClass::Egress, "the receiver's URL begins with http:// and egress.allow_http is false"));
         }
         let body = event.body(&target.knobs).map_err(|error| Failure::new(ErrorClass::Body, error.to_string()))?;
-        let mut request = target.request(event, body.clone(), now);
-        if let Some(mut connection) = target.pool.take(&policy).await {
+        let sending = Sending { target, event, body, policy, now, start };
+        match target.source(&self.tokens) {
+            None => self.transmit(&sending, None, progress).await,
+            Some(source) => self.transmit_with_token(&sending, source, progress).await,
+        }
+    }
+
+    /// Sends with an access token, and once more with another one if the receiver answers 401 (RFC 6750, 3.1).
+    async fn transmit_with_token(
+        &self,
+        sending: &Sending<'_>,
+        source: &Arc<Source>,
+        progress: &mut Progress,
+    ) -> Result<Option<Connection>, Failure> {
+        let caller = Caller { connector: self.connector.clone(), policy: Arc::clone(&sending.policy), metrics: self.metrics.clone() };
+        progress.stage = Stage::Authorizing;
+        let token = source.token(&caller, sending.now).await?;
+        let connection = self.transmit(sending, Some(&token.authorization), progress).await?;
+        let is_refused = |progress: &Progress| match &progress.head {
+            Some(head) => head.status == 401 && judge(&head.exchange(), &sending.target.knobs) != Verdict::Delivered,
+            None => false,
+        };
+        if !is_refused(progress) {
+            source.taken();
+            return Ok(connection);
+        }
+        progress.stage = Stage::Authorizing;
+        let head = progress.head.take();
+        let another = source.another(&token, &caller, sending.now()).await;
+        let another =
+            another.map_err(|failure| Failure { error: format!("the receiver answered 401, and {}", failure.error), ..failure })?;
+        let Some(another) = another else {
+            progress.head = head;
+            return Ok(connection);
+        };
+        if let Some(connection) = connection {
+            sending.target.pool.keep(connection).await;
+        }
+        progress.excerpt = Excerpt::default();
+        let connection = self.transmit(sending, Some(&another.authorization), progress).await?;
+        if is_refused(progress) {
+            source.refused_again(sending.now());
+        } else {
+            source.taken();
+        }
+        Ok(connection)
+    }
+
+    /// Sends one request and takes the answer.
+    async fn transmit(
+        &self,
+        sending: &Sending<'_>,
+        authorization: Option<&HeaderValue>,
+        progress: &mut Progress,
+    ) -> Result<Option<Connection>, Failure> {
+        let Sending { target, event, body, policy, now, .. } = sending;
+        let build = || {
+            let mut request = target.request(event, body.clone(), *now);
+            if let Some(value) = authorization {
+                request.headers_mut().insert(AUTHORIZATION, value.clone());
+            }
+            request
+        };
+        progress.shown.extend(authorization.cloned());
+        let mut request = build();
+        if let Some(mut connection) = target.pool.take(policy).await {
             progress.stage = Stage::Answering;
-            progress.address = Some(connection.address);
+            progress.address = connection.address;
             match connection.send(request).await {
-                Ok(answer) => return finish(connection, answer, now.after(start.elapsed()), progress).await,
+                Ok(answer) => return finish(connection, answer, sending.now(), progress).await,
                 Err((error, unsent)) => {
                     let failure = answer::failure(&error);
                     // A receiver may close an idle connection while a request is on its way to it; then nobody has read it.
@@ -194,15 +286,34 @@ impl Sender {
                     if !is_stale {
                         return Err(failure);
                     }
-                    request = unsent.unwrap_or_else(|| target.request(event, body, now));
+                    request = unsent.unwrap_or_else(build);
                 }
             }
         }
-        let mut connection = self.connector.connect(&target.endpoint, policy, progress).await?;
+        let tls = self.connector.tls_for_receiver(target.trust.as_deref())?;
+        let mut connection = self.connector.connect(&target.endpoint, &tls, Arc::clone(policy), progress).await?;
         progress.stage = Stage::Answering;
-        progress.address = Some(connection.address);
+        progress.address = connection.address;
         let answer = connection.send(request).await.map_err(|(error, _)| answer::failure(&error))?;
-        finish(connection, answer, now.after(start.elapsed()), progress).await
+        finish(connection, answer, sending.now(), progress).await
+    }
+}
+
+/// What one attempt sends, once or twice.
+struct Sending<'a> {
+    target: &'a Target,
+    event: &'a OutgoingEvent,
+    body: Bytes,
+    policy: Arc<EgressPolicy>,
+    /// When the attempt began, by the clock ...
+    now: Timestamp,
+    /// ... and by the time that passes.
+    start: Instant,
+}
+
+impl Sending<'_> {
+    fn now(&self) -> Timestamp {
+        self.now.after(self.start.elapsed())
     }
 }
 
@@ -225,7 +336,7 @@ fn report(target: &Target, progress: Progress, end: Result<(), Failure>, duratio
     let status = progress.head.as_ref().map(|head| head.status);
     let (exchange, error) = match (progress.head, end) {
         (Some(head), end) => {
-            let answered = Exchange::Answered { status: head.status, not_before: head.not_before };
+            let answered = head.exchange();
             let is_delivered = judge(&answered, knobs) == Verdict::Delivered;
             match end {
                 Ok(()) => (answered, (!is_delivered).then(|| head.text())),
@@ -242,5 +353,7 @@ fn report(target: &Target, progress: Progress, end: Result<(), Failure>, duratio
         KeepResponse::None if error.is_none() => (String::new(), false),
         KeepResponse::Excerpt | KeepResponse::None | KeepResponse::Errors => progress.excerpt.into_text(),
     };
+    let shown = progress.shown.iter().chain(target.authorization());
+    let excerpt = shown.fold(excerpt, |excerpt, value| answer::without_credentials(excerpt, value));
     Report { exchange, address: progress.address, status, excerpt, truncated, error, duration }
 }
