@@ -19,6 +19,14 @@ pub fn subscribe(client: &mut Client, url: &str, kind: Option<&str>, in_flight: 
     made["id"].as_u64().expect("a subscription has a number")
 }
 
+/// The same with an access token that is fetched at `token_url`.
+pub fn subscribe_authorized(client: &mut Client, url: &str, token_url: &str, in_flight: usize) -> u64 {
+    let mut body = body(url, None, in_flight);
+    body["auth"] = json!({"kind": "oauth2_client_credentials", "tokenUrl": token_url, "clientId": "bench", "clientSecret": "bench"});
+    let made: Value = serde_json::from_slice(&client.send(&call("POST", PATH, client.key(), &body.to_string()), 201).body()).expect("JSON");
+    made["id"].as_u64().expect("a subscription has a number")
+}
+
 /// Pauses or resumes a subscription.
 pub fn act(client: &mut Client, id: u64, what: &str) {
     let request = call("POST", &format!("{PATH}/{id}/{what}"), client.key(), "");

@@ -63,6 +63,27 @@ impl fmt::Display for Rule {
     }
 }
 
+/// What lets an address be sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// A network of the list.
+    Listed(IpNet),
+    /// Public, and public addresses are on.
+    Public,
+    /// Loopback, and this is development.
+    Loopback,
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listed(network) => write!(formatter, "it is in {network} of egress.allow"),
+            Self::Public => formatter.write_str("it is public and egress.allow_public is true"),
+            Self::Loopback => formatter.write_str("it is loopback and this is a development daemon"),
+        }
+    }
+}
+
 const fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length)
 }
@@ -138,6 +159,24 @@ impl EgressPolicy {
         }
     }
 
+    /// Decides about one address as [`EgressPolicy::decide`] does, and says what lets it be sent to.
+    ///
+    /// # Errors
+    /// Names the rule that refuses it.
+    pub fn grant(&self, address: IpAddr) -> Result<Grant, EgressDenied> {
+        self.decide(address)?;
+        let inner = match address {
+            IpAddr::V6(wrapping) => wrapped(wrapping).map_or(address, IpAddr::V4),
+            IpAddr::V4(_) => address,
+        };
+        let listed = self.allow.iter().find(|network| network.contains(&inner));
+        Ok(match listed {
+            _ if inner.is_loopback() => Grant::Loopback,
+            Some(network) => Grant::Listed(*network),
+            None => Grant::Public,
+        })
+    }
+
     fn rule_against(&self, address: IpAddr) -> Option<Rule> {
         match address {
             IpAddr::V4(address) => self.rule_against_v4(address),
@@ -209,6 +248,17 @@ mod tests {
         for address in ["8.8.8.8", "10.20.1.1", "2606:4700::1111", "fd12::1", "::ffff:8.8.8.8", "::ffff:10.20.1.1", "64:ff9b::8.8.8.8"] {
             assert_eq!(rule(address), None, "{address}");
         }
+    }
+
+    #[test]
+    fn what_lets_an_address_be_sent_to_is_named() {
+        let development = EgressPolicy { allow_loopback: true, ..policy() };
+        let grant = |address: &str| development.grant(address.parse().unwrap()).map(|grant| grant.to_string());
+        assert_eq!(grant("10.20.1.1").unwrap(), "it is in 10.20.0.0/16 of egress.allow");
+        assert_eq!(grant("::ffff:10.20.1.1").unwrap(), "it is in 10.20.0.0/16 of egress.allow");
+        assert_eq!(grant("8.8.8.8").unwrap(), "it is public and egress.allow_public is true");
+        assert_eq!(grant("::1").unwrap(), "it is loopback and this is a development daemon");
+        assert_eq!(grant("10.21.1.1").unwrap_err().rule, Rule::Private);
     }
 
     #[test]

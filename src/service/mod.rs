@@ -5,6 +5,7 @@
 pub mod companies;
 pub mod cursors;
 pub mod deliveries;
+pub mod egress;
 pub mod events;
 pub mod key_text;
 pub mod keys;

@@ -152,3 +152,41 @@ impl Trust {
         Ok(pick(made.insert(fresh)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn bundle() -> String {
+        CertificateParams::new(vec!["a.test".to_owned()]).unwrap().self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+    }
+
+    fn overrides(bundle: &str) -> Overrides {
+        Overrides { ca_bundle: Some(bundle.to_owned()), ..Overrides::default() }
+    }
+
+    #[test]
+    fn subscriptions_with_the_same_certificates_share_them() {
+        let (one, other) = (bundle(), bundle());
+        let trust = |bundle: &str| Trust::of(&overrides(bundle)).unwrap().unwrap();
+        let (first, second, third) = (trust(&one), trust(&one), trust(&other));
+        assert!(Arc::ptr_eq(&first, &second) && !Arc::ptr_eq(&first, &third));
+        // Made once for a sender's roots, and again for those of another.
+        let (machine, another) = (TrustedRoots::none(), TrustedRoots::none());
+        let made_for = |roots: &TrustedRoots| lock(&first.made).as_ref().is_some_and(|made| made.machine.is(roots));
+        first.for_receiver(&machine).unwrap();
+        second.for_tokens(&machine).unwrap();
+        assert!(made_for(&machine) && !made_for(&another));
+        second.for_receiver(&another).unwrap();
+        assert!(made_for(&another));
+        assert!(Trust::of(&Overrides::default()).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_nobody_uses_any_more_is_forgotten() {
+        let digest = Trust::of(&overrides(&bundle())).unwrap().unwrap().digest();
+        assert!(lock(&SHARED).get(&digest).is_none_or(|trust| trust.upgrade().is_none()));
+    }
+}

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
+mod certificates;
 mod connections;
 mod egress;
 mod hostile;
+mod proxy;
 mod requests;
 mod secure;
 mod support;
+mod tokens;

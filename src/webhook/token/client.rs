@@ -132,22 +132,19 @@ impl TokenClient {
 
     /// One request for a token, made at `now`.
     pub fn request(&self, now: Timestamp) -> Result<Request<Full<Bytes>>, KeyError> {
-        let mut form = self.form.clone();
-        match &self.proof {
-            Proof::Basic(_) => {}
-            Proof::Post(parameters) => {
-                form.push('&');
-                form.push_str(parameters);
-            }
+        let proof = match &self.proof {
+            Proof::Basic(_) => String::new(),
+            Proof::Post(parameters) => format!("&{parameters}"),
             Proof::Assertion(key) => {
                 let assertion = key.assert(&self.client_id, &self.url, now)?;
-                form = Serializer::for_suffix(form.clone(), form.len())
-                    .append_pair("client_id", &self.client_id)
-                    .append_pair("client_assertion_type", ASSERTION_TYPE)
-                    .append_pair("client_assertion", &assertion)
-                    .finish();
+                let mut parameters = Serializer::new(String::new());
+                parameters.append_pair("client_id", &self.client_id);
+                parameters.append_pair("client_assertion_type", ASSERTION_TYPE);
+                parameters.append_pair("client_assertion", &assertion);
+                format!("&{}", parameters.finish())
             }
-        }
+        };
+        let form = format!("{}{proof}", self.form);
         let mut request = Request::new(Full::new(Bytes::from(form)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.path.clone();
