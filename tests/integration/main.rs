@@ -12,6 +12,7 @@ mod connections;
 mod damage;
 mod day;
 mod dedupe;
+mod egress;
 mod keys;
 mod lanes;
 mod limits;

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+import warnings
 
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
 
@@ -39,6 +40,8 @@ PEM = serialization.Encoding.PEM
 # A schedule short enough for a test; the daemon's own rules decide when the token service is asked again.
 SCHEDULE = [0.5] * 30
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
+# RFC 9864 renames EdDSA; the old name is what clients send.
+warnings.filterwarnings("ignore")
 
 
 class Client(ClientMixin):
@@ -254,10 +257,12 @@ class Trial:
     def deliveries(self, identity):
         return self.daemon.call("GET", f"/api/v1/webhooks/subscriptions/{self.subscriptions[identity]}/deliveries?limit=200")
 
-    def attempts(self, identity):
-        """All attempts of the newest delivery."""
-        newest = json.loads(self.deliveries(identity))["deliveries"][0]["id"]
-        return json.loads(self.daemon.call("GET", f"/api/v1/deliveries/{newest}"))["attempts"]
+    def attempts(self, hook):
+        """All attempts of the delivery of a webhook, once its end is written down."""
+        _, event, subscription = hook.split("_")
+        path = f"/api/v1/deliveries/{subscription}-{event}"
+        until(lambda: json.loads(self.daemon.call("GET", path))["state"] == "delivered")
+        return json.loads(self.daemon.call("GET", path))["attempts"]
 
     def counted(self, outcome):
         """Calls to token services with this outcome, as the daemon counts them."""
@@ -286,9 +291,10 @@ class Trial:
 
         # Revoked tokens are replaced within the attempt.
         site.revoke("basic")
-        self.check("after a revocation events arrive", self.arrives("basic", self.publish("basic", FEW)))
+        expected = self.publish("basic", FEW)
+        self.check("after a revocation events arrive", self.arrives("basic", expected))
         self.check(f"after a revocation there is one more call, not {site.calls['basic']}", site.calls["basic"] == 2)
-        self.check("after a revocation there is one attempt", len(self.attempts("basic")) == 1)
+        self.check("after a revocation there is one attempt each", all(len(self.attempts(hook)) == 1 for hook in expected))
 
         # Another secret, and another key, at the server first: nothing arrives until the subscription has it too.
         another = ec.generate_private_key(ec.SECP256R1())
@@ -304,8 +310,7 @@ class Trial:
             self.check(f"{identity}: nothing arrives meanwhile", not expected & site.hooks[identity])
             self.rotate(identity, member, credential)
             self.check(f"{identity}: everything arrives after the rotation", self.arrives(identity, expected))
-            attempts = self.attempts(identity)
-            classes = {attempt["errorClass"] for attempt in attempts[:-1]}
+            classes = {attempt["errorClass"] for hook in expected for attempt in self.attempts(hook)[:-1]}
             self.check(f"{identity}: attempts without a token say so: {classes}", classes == {"token"})
             self.check(f"{identity}: one more call, not {site.calls[identity]}", site.calls[identity] == 2)
 
@@ -327,7 +332,7 @@ class Trial:
         self.check(f"{site.intruders} webhooks came without a token", site.intruders == 0)
         self.check("the metrics count the tokens", self.counted("issued") == sum(site.calls.values()))
         logs = "".join(self.deliveries(identity) for identity in self.subscriptions)
-        logs += "".join(json.dumps(self.attempts(identity)) for identity in self.subscriptions)
+        logs += "".join(json.dumps(self.attempts(hook)) for hooks in site.hooks.values() for hook in sorted(hooks)[-FEW:])
         self.daemon.log.seek(0)
         logs += self.daemon.log.read()
         secrets = [awkward, "another", *site.tokens, *(private_pem(key).splitlines()[1] for key in keys.values())]

@@ -286,3 +286,44 @@ impl Tokens {
         source
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::subscription::{Credential, TokenMethod};
+
+    fn grant() -> Arc<Grant> {
+        let credentials = ClientCredentials {
+            token_url: "https://id.example/token".to_owned(),
+            client_id: "a".to_owned(),
+            method: TokenMethod::Post,
+            credential: Credential("b".to_owned()),
+            scope: None,
+            audience: None,
+        };
+        Arc::new(Grant::new("https://partner.example/", &credentials, None).unwrap())
+    }
+
+    #[test]
+    fn tokens_that_rest_are_bounded_and_those_in_use_are_kept() {
+        let (tokens, grant) = (Tokens::default(), grant());
+        let used: Vec<_> = (0..10).map(|number| tokens.source(SubscriptionId(number), &grant)).collect();
+        for number in 10..100_000 {
+            tokens.source(SubscriptionId(number), &grant);
+        }
+        assert!(lock(&tokens.0).len() <= 2 * RESTING_MAX);
+        for (number, source) in used.iter().enumerate() {
+            assert!(Arc::ptr_eq(source, &tokens.source(SubscriptionId(number as u32), &grant)));
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_broken_off_does_not_keep_others_waiting() {
+        let mut state = State::default();
+        let now = Timestamp::from_micros(1);
+        let Step::Fetch(sender, _) = state.step(now) else { panic!("nothing was fetched") };
+        assert!(matches!(state.step(now), Step::Wait(_)));
+        drop(sender);
+        assert!(matches!(state.step(now), Step::Fetch(..)));
+    }
+}
