@@ -356,6 +356,6 @@ fn report(target: &Target, progress: Progress, end: Result<(), Failure>, duratio
         KeepResponse::Excerpt | KeepResponse::None | KeepResponse::Errors => progress.excerpt.into_text(),
     };
     let shown = progress.shown.iter().chain(target.authorization());
-    let excerpt = shown.fold(excerpt, |excerpt, value| answer::without_credentials(excerpt, value));
+    let excerpt = shown.fold(excerpt, answer::without_credentials);
     Report { exchange, address: progress.address, status, excerpt, truncated, error, duration }
 }
