@@ -6,6 +6,7 @@ mod certificates;
 mod connections;
 mod egress;
 mod hostile;
+mod inspect;
 mod proxy;
 mod requests;
 mod secure;

@@ -111,7 +111,8 @@ impl TokenClient {
                 // Both are encoded as in a form, so that a colon of the id is told from the one between them (RFC 6749, 2.3.1).
                 let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
                 let text = format!("Basic {}", STANDARD.encode(format!("{}:{}", encode(id), encode(secret))));
-                let mut value = HeaderValue::try_from(text).map_err(|_| KeyError::Pem)?;
+                #[expect(clippy::expect_used, reason = "base64 is visible ASCII")]
+                let mut value = HeaderValue::try_from(text).expect("visible ASCII");
                 value.set_sensitive(true);
                 Proof::Basic(value)
             }
