@@ -1,4 +1,5 @@
-//! A receiver of webhooks: a hyper server on one current-thread runtime that notes which event came when and answers 204.
+//! A receiver of webhooks: a hyper server on one current-thread runtime that notes which event came when and answers 204. It
+//! is its own token service, at another path.
 //!
 //! It runs as a process of its own, so that it takes none of the daemon's time and none of the bench's.
 
@@ -21,6 +22,7 @@ use crate::clock::now_ns;
 use crate::helper::{Helper, greet};
 use crate::http::Client;
 
+const TOKEN_PATH: &str = "/token";
 const ROLE_VARIABLE: &str = "LUTINE_BENCH_SINK";
 /// How often it is asked how much has come.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -65,6 +67,10 @@ impl Sink {
 
     pub fn url(&self) -> String {
         format!("http://{}/hook", self.address)
+    }
+
+    pub fn token_url(&self) -> String {
+        format!("http://{}{TOKEN_PATH}", self.address)
     }
 
     pub fn received(&mut self) -> Received {
@@ -144,6 +150,10 @@ async fn respond(request: Request<Incoming>, noted: Arc<Mutex<Noted>>) -> Result
     let (head, body) = request.into_parts();
     if head.method != Method::POST {
         return Ok(Response::new(Full::new(answer(head.uri.path(), &mut noted.lock().unwrap()))));
+    }
+    if head.uri.path() == TOKEN_PATH {
+        let token = "t".repeat(800);
+        return Ok(Response::new(Full::new(format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#).into())));
     }
     // A sender that breaks off has not delivered.
     if let Ok(body) = body.collect().await {

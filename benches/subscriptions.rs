@@ -28,6 +28,12 @@ pub fn subscribe_as(client: &mut Client, url: &str, wishes: &Value, in_flight: u
     made["id"].as_u64().expect("a subscription has a number")
 }
 
+/// The same with an access token that is fetched at `token_url`.
+pub fn subscribe_authorized(client: &mut Client, url: &str, token_url: &str, in_flight: usize) -> u64 {
+    let auth = json!({"kind": "oauth2_client_credentials", "tokenUrl": token_url, "clientId": "bench", "clientSecret": "bench"});
+    subscribe_as(client, url, &json!({"auth": auth}), in_flight)
+}
+
 /// Pauses or resumes a subscription.
 pub fn act(client: &mut Client, id: u64, what: &str) {
     let request = call("POST", &format!("{PATH}/{id}/{what}"), client.key(), "");

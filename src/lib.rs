@@ -13,7 +13,7 @@
 //! | 3 | [`service`] | the use cases: publish, read, administer, subscribe |
 //! | 3 | [`delivery`] | the engine that owes every event to every subscription that wants it |
 //! | 2 | [`store`] | segments of the log, the ledger, the attempt log, and their writers |
-//! | 2 | [`webhook`] | one attempt outward: body, signature, egress, connection, answer |
+//! | 2 | [`webhook`] | one attempt outward: body, signature, access token, egress, connection, answer |
 //! | 1 | [`config`], [`wire`], [`telemetry`], [`catalog`] | settings; JSON that enters and leaves; logs and metrics; event types |
 //! | 0 | [`domain`] | words and rules; no I/O, no waiting; time and chance are arguments |
 //!

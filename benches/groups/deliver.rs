@@ -14,7 +14,7 @@ use crate::paced::{Paced, Seconds};
 use crate::report::{Report, Row, Target, count, mebibytes, micros, per_second};
 use crate::requests::{Batches, Keyed};
 use crate::sink::{Sample, Sink};
-use crate::subscriptions::{act, set_in_flight, subscribe, subscribe_as};
+use crate::subscriptions::{act, set_in_flight, subscribe, subscribe_as, subscribe_authorized};
 
 /// Events per request, and connections that publish.
 const BATCH: u64 = 100;
@@ -150,7 +150,25 @@ pub fn run(bench: &mut Bench) {
         bench.report.add(Row::figure(format!("paced {per_second}/s, server CPU per event, published and delivered"), micros(cpu)));
     }
     bench.report.add(Row::figure("resident at the end", mebibytes(scene.daemon.process.resident())));
+    run_authorized(bench);
     bench.report.end_section("Deliver (1 KiB to one receiver; limit: bare hyper client to the same)");
+}
+
+/// The same to a receiver that wants an access token of 800 bytes; the bare loop sends one as well.
+fn run_authorized(bench: &mut Bench) {
+    let (rounds, events) = (bench.settings.rounds.min(3), bench.settings.deliveries);
+    let mut scene = Scene::new(bench, "authorized");
+    subscribe_authorized(&mut scene.client, &scene.sink.url(), &scene.sink.token_url(), 16);
+    let sample = scene.warm_up(1);
+    let mut brought = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let bare = bare::run(scene.sink.address, &sample, 16, bench.settings.round);
+        brought.push(scene.round(events, 1, bare));
+    }
+    let report = &mut bench.report;
+    add_rate(report, "OAuth2, 16 in flight, after they have published", &brought, |round| round.drain_rate, Some(SHARE));
+    let cpu = of(&brought, |round| round.cpu_us);
+    report.add(Row::figure("OAuth2, 16 in flight, server CPU per event, published and delivered", micros(cpu)));
 }
 
 /// Every profile and every other body to one fast receiver.

@@ -9,6 +9,7 @@ mod companies;
 mod config;
 mod deliveries;
 mod demo;
+mod egress;
 mod events;
 mod failure;
 mod follow;
@@ -83,6 +84,9 @@ enum Command {
     /// See how webhooks went, send them again, or give them up
     #[command(subcommand)]
     Delivery(deliveries::Command),
+    /// See where webhooks may go, and which rule decides
+    #[command(subcommand)]
+    Egress(egress::Command),
     /// Publish a sample of an event type from the catalogue
     Trigger(trigger::Trigger),
     /// Forward events to a URL of your own as signed webhooks, without a subscription
@@ -146,6 +150,7 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
         Command::Event(command) => command.run(&connection, format).await,
         Command::Subscription(command) => command.run(&connection, format).await,
         Command::Delivery(command) => command.run(&connection, format).await,
+        Command::Egress(command) => command.run(&connection, format).await,
         Command::Trigger(trigger) => trigger.run(&connection, format).await,
         Command::Verify(verify) => verify.run(&connection, format).await,
         Command::Listen(listen) => listen.run(&connection, settings, format).await,

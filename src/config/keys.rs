@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::domain::proxy::Bypass;
+
 /// What a value must look like.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Shape {
@@ -21,6 +23,10 @@ pub(super) enum Shape {
     Flag,
     /// A list of networks.
     Networks,
+    /// `http://`, a host and a port, or empty.
+    Proxy,
+    /// A list of hosts, `*.name` and networks.
+    Hosts,
 }
 
 /// One key.
@@ -74,6 +80,9 @@ pub(super) const KEYS: &[Key] = &[
     same("egress.allow", Shape::Networks, "[]"),
     same("egress.allow_public", Shape::Flag, "true"),
     Key { path: "egress.allow_http", shape: Shape::Flag, defaults: ["false", "false", "true"] },
+    same("egress.proxy", Shape::Proxy, "\"\""),
+    same("egress.proxy_bypass", Shape::Hosts, "[]"),
+    same("egress.proxy_credentials_file", Shape::Text, "\"\""),
     same("catalog.file", Shape::Text, "\"\""),
     same("catalog.strict", Shape::Flag, "false"),
     same("catalog.validate", Shape::Word(&["off", "warn", "reject"]), "\"off\""),
@@ -103,6 +112,20 @@ impl Shape {
                 let is_wrong = value.as_array().is_none_or(|entries| entries.iter().any(wrong));
                 is_wrong.then(|| "must be a list of networks such as [\"10.20.0.0/16\"]".to_owned())
             }
+            Self::Proxy => {
+                let is_right = quoted.is_some_and(|text| text.is_empty() || super::egress::parse_proxy(text).is_some());
+                let reason =
+                    "must be an address such as \"http://proxy.internal:3128\"; its credentials go into egress.proxy_credentials_file";
+                (!is_right).then(|| reason.to_owned())
+            }
+            Self::Hosts => match value.as_array() {
+                None => Some("must be a list such as [\"*.internal\", \"10.0.0.0/8\"]".to_owned()),
+                Some(entries) => entries.iter().find_map(|entry| match entry.as_str().map(str::parse::<Bypass>) {
+                    Some(Ok(_)) => None,
+                    Some(Err(error)) => Some(format!("is a list of hosts and networks; {error}")),
+                    None => Some("must be a list of texts in quotes such as [\"*.internal\", \"10.0.0.0/8\"]".to_owned()),
+                }),
+            },
             Self::Flag => value.as_bool().is_none().then(|| "must be true or false, without quotes".to_owned()),
             Self::Word(words) => match quoted {
                 Some(word) if words.contains(&word) => None,

@@ -1,5 +1,6 @@
 //! The settings of the daemon: defaults, file, environment, command line, in this order.
 
+mod egress;
 mod faults;
 mod keys;
 
@@ -10,9 +11,9 @@ use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Format, Toml};
-use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use self::egress::Egress;
 pub use self::faults::{Fault, Faults};
 use self::keys::{ENVIRONMENTS, KEYS};
 use crate::domain::egress::EgressPolicy;
@@ -155,17 +156,6 @@ pub struct Delivery {
     pub private_excerpts: bool,
 }
 
-/// `[egress]`
-#[derive(Debug, Clone, Deserialize)]
-pub struct Egress {
-    /// Private networks that receivers may sit in.
-    pub allow: Vec<IpNet>,
-    /// Whether public addresses may be sent to.
-    pub allow_public: bool,
-    /// Whether `http` may be used.
-    pub allow_http: bool,
-}
-
 /// `[catalog]`
 #[derive(Debug, Clone, Deserialize)]
 pub struct Catalog {
@@ -285,6 +275,9 @@ impl Config {
         }
         let mut config: Self =
             figment.extract().map_err(|error| Faults(error.into_iter().map(|error| Fault::anywhere("", &error.to_string())).collect()))?;
+        if let Err(reason) = config.egress.read_credentials() {
+            return Err(Faults(vec![Fault::anywhere("egress.proxy_credentials_file", &reason)]));
+        }
         config.sources = sources;
         while config.public_url.ends_with('/') {
             config.public_url.pop();
@@ -292,15 +285,10 @@ impl Config {
         Ok(config)
     }
 
-    /// Where webhooks may go: to loopback only on a developer's machine.
+    /// Where webhooks and token calls may go: to loopback only on a developer's machine.
     #[must_use]
     pub fn egress_policy(&self) -> EgressPolicy {
-        EgressPolicy {
-            allow: self.egress.allow.clone(),
-            allow_public: self.egress.allow_public,
-            allow_http: self.egress.allow_http,
-            allow_loopback: self.environment == Environment::Development,
-        }
+        self.egress.policy(self.environment == Environment::Development)
     }
 
     /// Every key with its value as TOML and where it comes from, in the order of `config.toml`.

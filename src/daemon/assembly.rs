@@ -130,7 +130,7 @@ impl Assembly {
         let origins = origins(ground.store.clone(), Arc::clone(&ground.catalog), &config.public_url);
         let started = match role {
             Role::Command => Ok(None),
-            Role::Daemon => sender(&config).and_then(|sender| {
+            Role::Daemon => sender(&config, &ground.metrics).and_then(|sender| {
                 let engine = start_engine(&config, seams, &ground, sender.clone(), origins.clone(), &shutdown)?;
                 Ok(Some((sender, engine)))
             }),
@@ -177,9 +177,10 @@ impl Assembly {
     }
 }
 
-fn sender(config: &Config) -> Result<Sender, StartError> {
+fn sender(config: &Config, metrics: &Metrics) -> Result<Sender, StartError> {
     let policy = Arc::new(ArcSwap::from_pointee(config.egress_policy()));
-    Ok(Sender::new(policy, Arc::new(SystemResolver::default()), TrustedRoots::system())?)
+    let sender = Sender::new(policy, Arc::new(SystemResolver::default()), TrustedRoots::system())?;
+    Ok(sender.counting(Arc::clone(&metrics.tokens)))
 }
 
 fn leave_marker(path: &Path, reason: &str) {

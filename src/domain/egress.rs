@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::proxy::Proxy;
+
 /// What the operator allows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EgressPolicy {
@@ -19,6 +21,9 @@ pub struct EgressPolicy {
     pub allow_http: bool,
     /// Whether loopback may be sent to: a developer's own machine.
     pub allow_loopback: bool,
+    /// The proxy that connections go through. It resolves names, so what this policy says about addresses then holds for
+    /// those that stand in a URL, and for whatever goes past the proxy.
+    pub proxy: Option<Proxy>,
 }
 
 /// The rule that refused an address.
@@ -55,6 +60,27 @@ impl fmt::Display for Rule {
             Self::Private => "it is private and in none of the networks of egress.allow",
             Self::Public => "it is public and egress.allow_public is false",
         })
+    }
+}
+
+/// What lets an address be sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// A network of the list.
+    Listed(IpNet),
+    /// Public, and public addresses are on.
+    Public,
+    /// Loopback, and this is development.
+    Loopback,
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listed(network) => write!(formatter, "it is in {network} of egress.allow"),
+            Self::Public => formatter.write_str("it is public and egress.allow_public is true"),
+            Self::Loopback => formatter.write_str("it is loopback and this is a development daemon"),
+        }
     }
 }
 
@@ -133,6 +159,24 @@ impl EgressPolicy {
         }
     }
 
+    /// Decides about one address as [`EgressPolicy::decide`] does, and says what lets it be sent to.
+    ///
+    /// # Errors
+    /// Names the rule that refuses it.
+    pub fn grant(&self, address: IpAddr) -> Result<Grant, EgressDenied> {
+        self.decide(address)?;
+        let inner = match address {
+            IpAddr::V6(wrapping) => wrapped(wrapping).map_or(address, IpAddr::V4),
+            IpAddr::V4(_) => address,
+        };
+        let listed = self.allow.iter().find(|network| network.contains(&inner));
+        Ok(match listed {
+            _ if inner.is_loopback() => Grant::Loopback,
+            Some(network) => Grant::Listed(*network),
+            None => Grant::Public,
+        })
+    }
+
     fn rule_against(&self, address: IpAddr) -> Option<Rule> {
         match address {
             IpAddr::V4(address) => self.rule_against_v4(address),
@@ -207,6 +251,17 @@ mod tests {
     }
 
     #[test]
+    fn what_lets_an_address_be_sent_to_is_named() {
+        let development = EgressPolicy { allow_loopback: true, ..policy() };
+        let grant = |address: &str| development.grant(address.parse().unwrap()).map(|grant| grant.to_string());
+        assert_eq!(grant("10.20.1.1").unwrap(), "it is in 10.20.0.0/16 of egress.allow");
+        assert_eq!(grant("::ffff:10.20.1.1").unwrap(), "it is in 10.20.0.0/16 of egress.allow");
+        assert_eq!(grant("8.8.8.8").unwrap(), "it is public and egress.allow_public is true");
+        assert_eq!(grant("::1").unwrap(), "it is loopback and this is a development daemon");
+        assert_eq!(grant("10.21.1.1").unwrap_err().rule, Rule::Private);
+    }
+
+    #[test]
     fn what_is_never_sent_to_is_refused_in_every_wrapping() {
         let never = [
             ("127.0.0.1", Rule::Loopback),
@@ -265,7 +320,7 @@ mod tests {
     #[test]
     fn public_can_be_switched_off_and_loopback_on() {
         let closed =
-            EgressPolicy { allow_public: false, allow_loopback: true, allow: vec!["9.9.9.9/32".parse().unwrap()], allow_http: true };
+            EgressPolicy { allow_loopback: true, allow: vec!["9.9.9.9/32".parse().unwrap()], allow_http: true, ..EgressPolicy::default() };
         assert!(closed.decide("127.0.0.1".parse().unwrap()).is_ok());
         assert!(closed.decide("::1".parse().unwrap()).is_ok());
         assert!(closed.decide("9.9.9.9".parse().unwrap()).is_ok());

@@ -31,12 +31,24 @@ pub enum ErrorClass {
     Egress,
     /// The body of the answer broke off or is larger than what is read.
     Body,
+    /// There is no access token to send with.
+    Token,
 }
 
 impl ErrorClass {
     /// All classes.
-    pub const ALL: [Self; 9] =
-        [Self::Status, Self::Timeout, Self::Dns, Self::Connect, Self::Tls, Self::Reset, Self::Protocol, Self::Egress, Self::Body];
+    pub const ALL: [Self; 10] = [
+        Self::Status,
+        Self::Timeout,
+        Self::Dns,
+        Self::Connect,
+        Self::Tls,
+        Self::Reset,
+        Self::Protocol,
+        Self::Egress,
+        Self::Body,
+        Self::Token,
+    ];
 
     /// The class as it is written on the wire.
     #[must_use]
@@ -51,6 +63,7 @@ impl ErrorClass {
             Self::Protocol => "protocol",
             Self::Egress => "egress",
             Self::Body => "body",
+            Self::Token => "token",
         }
     }
 }

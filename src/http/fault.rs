@@ -16,7 +16,7 @@ use crate::service::notifications::LinkError;
 use crate::service::signing_keys::SigningKeyError;
 use crate::service::subscriptions::{TestError, WishError};
 use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, ReadError, SubscriptionError};
-use crate::webhook::TargetError;
+use crate::webhook::{ClientError, TargetError, TrustError};
 use crate::wire::events::ItemError;
 use crate::wire::problem::{self, Problem, ProblemError};
 use crate::wire::publish::Refusal;
@@ -360,6 +360,11 @@ impl From<WishError> for Fault {
             WishError::Target(TargetError::Auth) => at("/auth", "invalid_member"),
             WishError::Target(TargetError::Origin) => at("/overrides/handshake", "invalid_member"),
             WishError::Target(TargetError::RsaKey) | WishError::Key(_) => Self::internal(detail),
+            WishError::TokenUrl(_) | WishError::Target(TargetError::Client(ClientError::Url(_))) => at("/auth/tokenUrl", "invalid_url"),
+            WishError::Target(TargetError::Client(ClientError::Key(_))) => at("/auth/privateKey", "invalid_member"),
+            WishError::Target(TargetError::Trust(TrustError::CaBundle(_))) => at("/overrides/caBundle", "invalid_member"),
+            WishError::Target(TargetError::Trust(TrustError::ClientCertificate(_))) => at("/overrides/clientCertificate", "invalid_member"),
+            WishError::Target(TargetError::Trust(TrustError::ClientKey(_))) => at("/overrides/clientKey", "invalid_member"),
             WishError::Start(_) => at("/startFrom", "invalid_cursor"),
             WishError::Store(error) => error.into(),
         }

@@ -10,7 +10,7 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::api::{companies, deliveries, events, handshakes, keys, notifications, publish, subscriptions, system};
+use super::api::{companies, deliveries, egress, events, handshakes, keys, notifications, publish, subscriptions, system};
 use super::call::Call;
 use super::fault::Fault;
 use super::gate::{Access, OpenCall, Route, guarded, open};
@@ -116,6 +116,7 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("GET /api/v1/admin/audit", Access::Key(Admin, AdminBucket), system::audit)
         .guarded("GET /api/v1/admin/status", Access::Key(Admin, AdminBucket), system::status)
         .guarded("POST /api/v1/admin/verify", Access::Local, system::verify)
+        .guarded("POST /api/v1/admin/egress/check", Access::Local, egress::check)
         .open("GET /healthz", Access::Open, operations::health)
         .open("GET /readyz", Access::Open, operations::readiness)
         .open("GET /metrics", Access::Metrics, operations::metrics)

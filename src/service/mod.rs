@@ -7,6 +7,7 @@ pub mod companies;
 mod consent_token;
 pub mod cursors;
 pub mod deliveries;
+pub mod egress;
 pub mod events;
 pub mod handshakes;
 pub mod key_text;

@@ -18,7 +18,7 @@ use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::{EventId, EventVersion, NewEvent};
 use crate::domain::profile::SignatureForm;
-use crate::domain::subscription::{DeliveryId, LaneStatus, Secret, Standing, Subscription, SubscriptionId, Wishes};
+use crate::domain::subscription::{Auth, DeliveryId, LaneStatus, Secret, Standing, Subscription, SubscriptionId, Wishes};
 use crate::domain::time::Timestamp;
 use crate::store::{Actor, AppendError, ReadError, RetryRow, SecretError, Store, SubscriptionChange, SubscriptionError, random};
 use crate::webhook::{Origin, Origins, RsaKeyError, Sender, Target, TargetError, UrlError, check_url};
@@ -48,6 +48,9 @@ pub enum WishError {
     /// The URL is wrong, or may not be sent to.
     #[error(transparent)]
     Url(#[from] UrlError),
+    /// The token service's URL is wrong, or may not be sent to.
+    #[error(transparent)]
+    TokenUrl(UrlError),
     /// Something else cannot be sent.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -144,7 +147,11 @@ impl SubscriptionService {
 
     /// Refuses what could not be sent to, before anything is written but a key that it needs.
     async fn check(&self, company: CompanyId, wishes: &Wishes, actor: &Actor) -> Result<(), WishError> {
-        check_url(&wishes.url, &self.config.load().egress_policy())?;
+        let policy = self.config.load().egress_policy();
+        check_url(&wishes.url, &policy)?;
+        if let Auth::OAuth2(credentials) = &wishes.auth {
+            check_url(&credentials.token_url, &policy).map_err(WishError::TokenUrl)?;
+        }
         let trial = Subscription {
             id: SubscriptionId(0),
             company,

@@ -4,6 +4,7 @@
 
 mod delivery;
 mod store;
+mod tokens;
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 pub use self::delivery::DeliveryMetrics;
 pub use self::store::StoreMetrics;
+pub use self::tokens::{TokenMetrics, TokenOutcome};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -121,6 +123,8 @@ pub struct Metrics {
     pub store: Arc<StoreMetrics>,
     /// What the delivery engine counts.
     pub delivery: Arc<DeliveryMetrics>,
+    /// What is counted of calls to token services.
+    pub tokens: Arc<TokenMetrics>,
 }
 
 impl Default for Metrics {
@@ -168,7 +172,8 @@ impl Metrics {
         let store = Arc::new(StoreMetrics::default());
         store.register(&mut registry);
         let delivery = Arc::new(DeliveryMetrics::new(&mut registry));
-        Self { registry, requests, in_flight, connections, published, schema_violations, refused, store, delivery }
+        let tokens = Arc::new(TokenMetrics::new(&mut registry));
+        Self { registry, requests, in_flight, connections, published, schema_violations, refused, store, delivery, tokens }
     }
 
     /// The counters of one route, such as `GET /api/v1/events`.

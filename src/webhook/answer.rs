@@ -7,14 +7,14 @@ use std::time::{Duration, SystemTime};
 use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
-use hyper::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use hyper::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::http::response;
 use url::Url;
 
 use super::Failure;
 use super::connection::{AnswerTooLong, Connection};
 use super::tls::tls_error;
-use crate::domain::retry::ErrorClass;
+use crate::domain::retry::{ErrorClass, Exchange};
 use crate::domain::time::Timestamp;
 
 /// The most that is read of a body, in bytes.
@@ -43,6 +43,11 @@ impl Head {
         }
     }
 
+    /// The answer as the retry rules judge it.
+    pub fn exchange(&self) -> Exchange {
+        Exchange::Answered { status: self.status, not_before: self.not_before }
+    }
+
     /// The answer in words.
     pub fn text(&self) -> String {
         match &self.redirect {
@@ -50,6 +55,12 @@ impl Head {
             None => format!("the receiver answered {}", self.status),
         }
     }
+}
+
+/// Where an answer leads to, if it is a redirect, in words.
+pub(super) fn redirect_of(head: &response::Parts) -> Option<String> {
+    let is_redirect = head.status.is_redirection();
+    is_redirect.then(|| redirect_text(&head.headers).unwrap_or_else(|| "points nowhere".to_owned()))
 }
 
 /// The time that `Retry-After` asks for: a number of seconds, or a date in any of the three forms (RFC 9110, 10.2.3).
@@ -104,6 +115,21 @@ pub(super) async fn read(mut body: Incoming, connection: &mut Connection, excerp
         }
     }
     Ok(End::Whole)
+}
+
+/// Reads a body that counts only as a whole.
+pub(super) async fn read_whole(mut body: Incoming, connection: &mut Connection) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    while !body.is_end_stream() {
+        let Some(frame) = connection.drive(body.frame()).await else { break };
+        let frame = frame.map_err(|_| Failure::new(ErrorClass::Body, "the body of the receiver's answer broke off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > READ_BYTES_MAX {
+            return Err(Failure::new(ErrorClass::Body, "the receiver's answer is larger than 64 KiB"));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
 }
 
 /// The beginning of a body.
@@ -163,6 +189,28 @@ pub(super) fn errors(body: &str) -> Option<Vec<String>> {
     Some(errors.into_iter().map(text).collect::<Vec<_>>()).filter(|errors| !errors.is_empty())
 }
 
+/// The shortest credentials that are looked for in an excerpt; shorter ones stand in many a text by chance.
+const CREDENTIALS_BYTES_MIN: usize = 8;
+
+/// An excerpt without the credentials that the receiver was shown in `authorization`: it may have sent them back. What is
+/// left of them where the excerpt was cut goes too.
+pub(super) fn without_credentials(mut excerpt: String, authorization: &HeaderValue) -> String {
+    let text = authorization.to_str().unwrap_or_default();
+    let credentials = text.split_once(' ').map_or(text, |(_, credentials)| credentials);
+    if credentials.len() < CREDENTIALS_BYTES_MIN {
+        return excerpt;
+    }
+    if excerpt.contains(credentials) {
+        excerpt = excerpt.replace(credentials, "***");
+    }
+    let lengths = (CREDENTIALS_BYTES_MIN..credentials.len()).rev();
+    let cut = lengths.filter_map(|length| credentials.get(..length)).find(|begin| excerpt.ends_with(begin));
+    match cut.and_then(|begin| excerpt.strip_suffix(begin)) {
+        Some(rest) => format!("{rest}***"),
+        None => excerpt,
+    }
+}
+
 /// The error of a connection behind an error of hyper.
 fn io_error(error: &hyper::Error) -> Option<&io::Error> {
     let mut source = error.source();
@@ -202,8 +250,6 @@ pub(super) fn failure(error: &hyper::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
 
     fn now() -> Timestamp {
@@ -256,6 +302,16 @@ mod tests {
         for body in ["", "{}", "[]", r#"{"errors":[]}"#, r#"{"errors":"a"}"#, r#"{"errors":["a"]"#] {
             assert_eq!(told(body), None, "{body}");
         }
+    }
+
+    #[test]
+    fn credentials_are_taken_out_of_an_excerpt_even_where_it_was_cut() {
+        let told = |excerpt: &str| without_credentials(excerpt.to_owned(), &HeaderValue::from_static("Bearer 0123456789abcdef"));
+        assert_eq!(told("no: 0123456789abcdef, 0123456789abcdef!"), "no: ***, ***!");
+        assert_eq!(told("no: 0123456789ab"), "no: ***");
+        assert_eq!(told("no: 0123456"), "no: 0123456");
+        assert_eq!(told(""), "");
+        assert_eq!(without_credentials("a b".to_owned(), &HeaderValue::from_static("Bearer a")), "a b");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! From a receiver's URL to a connection that the policy allows.
 //!
 //! The policy decides about the address that is connected to, whether it stands in the URL or comes from a name, and
-//! about the far end of the connected socket before the first byte is sent.
+//! about the far end of the connected socket before the first byte is sent. Behind a proxy it decides about addresses that
+//! stand in the URL; what a name means is the proxy's to decide there.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,12 +13,15 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use url::Host;
 
 use super::connection::{Connection, Open, Stream};
 use super::endpoint::{Endpoint, refusal};
 use super::resolve::Resolve;
-use super::tls::handshake_text;
+use super::tls::{TrustedRoots, handshake_text};
+use super::trust::Trust;
+use super::tunnel;
 use super::{Failure, Progress, Stage};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::retry::ErrorClass;
@@ -33,31 +37,44 @@ const ADDRESSES_MAX: usize = 4;
 #[derive(Clone)]
 pub(super) struct Connector {
     pub resolver: Arc<dyn Resolve>,
+    /// The machine's.
+    pub roots: TrustedRoots,
+    /// What connections are made with that have no certificates of their own.
     pub tls: TlsConnector,
     pub open: Open,
 }
 
+fn unusable(error: rustls::Error) -> Failure {
+    Failure::new(ErrorClass::Tls, format!("TLS cannot be set up: {error}"))
+}
+
 impl Connector {
-    /// Resolves, decides, connects, looks at the peer, and agrees on TLS.
-    pub async fn connect(&self, endpoint: &Endpoint, policy: Arc<EgressPolicy>, progress: &mut Progress) -> Result<Connection, Failure> {
-        progress.stage = Stage::Resolving;
-        let addresses = self.addresses(endpoint).await?;
-        for address in &addresses {
-            decide(&policy, address.ip(), progress)?;
-        }
-        progress.stage = Stage::Connecting;
-        let (stream, peer) = dial(&addresses, progress).await?;
-        if !addresses.iter().any(|address| address.ip() == peer) {
-            return Err(Failure::new(ErrorClass::Egress, "the connection leads to another address than the one that was allowed"));
-        }
-        decide(&policy, peer, progress)?;
+    /// What a connection to a receiver is secured with.
+    pub fn tls_for_receiver(&self, trust: Option<&Trust>) -> Result<TlsConnector, Failure> {
+        trust.map_or_else(|| Ok(self.tls.clone()), |trust| trust.for_receiver(&self.roots).map_err(unusable))
+    }
+
+    /// What a connection to a receiver's token service is secured with.
+    pub fn tls_for_tokens(&self, trust: Option<&Trust>) -> Result<TlsConnector, Failure> {
+        trust.map_or_else(|| Ok(self.tls.clone()), |trust| trust.for_tokens(&self.roots).map_err(unusable))
+    }
+
+    /// Resolves, decides, connects, looks at the peer, and agrees on TLS; or has the proxy connect.
+    pub async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        tls: &TlsConnector,
+        policy: Arc<EgressPolicy>,
+        progress: &mut Progress,
+    ) -> Result<Connection, Failure> {
+        let (stream, peer) = self.reach(endpoint, &policy, progress).await?;
         // Without it a webhook in two segments would wait for the acknowledgement of the first. It only costs time if it fails.
         let _ = stream.set_nodelay(true);
         let stream = match &endpoint.server_name {
             None => Stream::Plain(stream),
             Some(name) => {
                 progress.stage = Stage::Securing;
-                self.secure(stream, name.clone()).await?
+                Stream::Tls(Box::new(secure(tls, stream, name.clone()).await?))
             }
         };
         Connection::begin(stream, peer, policy, &self.open)
@@ -65,27 +82,62 @@ impl Connector {
             .map_err(|error| Failure::new(ErrorClass::Protocol, format!("HTTP did not begin: {error}")))
     }
 
-    async fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
-        let name = match &endpoint.host {
-            Host::Ipv4(address) => return Ok(vec![(*address, endpoint.port).into()]),
-            Host::Ipv6(address) => return Ok(vec![(*address, endpoint.port).into()]),
-            Host::Domain(name) => name,
+    /// A stream to the endpoint and, unless a proxy leads there, the address at its other end.
+    pub async fn reach(
+        &self,
+        endpoint: &Endpoint,
+        policy: &EgressPolicy,
+        progress: &mut Progress,
+    ) -> Result<(TcpStream, Option<IpAddr>), Failure> {
+        progress.stage = Stage::Resolving;
+        if let Some(proxy) = endpoint.proxy(policy) {
+            endpoint.decide_unresolved(policy).map_err(|(address, failure)| {
+                progress.address = address;
+                failure
+            })?;
+            progress.address = endpoint.literal();
+            let addresses = self.resolve(&Host::parse(&proxy.host).map_err(|_| tunnel::no_host())?, proxy.port).await;
+            progress.stage = Stage::Connecting;
+            let of_proxy = |failure: Failure| failure.about("the proxy");
+            let (stream, _) = dial(&addresses.map_err(of_proxy)?, &mut Progress::default()).await.map_err(of_proxy)?;
+            return Ok((tunnel::open(stream, endpoint, proxy).await?, endpoint.literal()));
+        }
+        let addresses = self.resolve(&endpoint.host, endpoint.port).await?;
+        for address in &addresses {
+            decide(policy, address.ip(), progress)?;
+        }
+        progress.stage = Stage::Connecting;
+        let (stream, peer) = dial(&addresses, progress).await?;
+        if !addresses.iter().any(|address| address.ip() == peer) {
+            return Err(Failure::new(ErrorClass::Egress, "the connection leads to another address than the one that was allowed"));
+        }
+        decide(policy, peer, progress)?;
+        Ok((stream, Some(peer)))
+    }
+
+    /// The addresses of a host.
+    pub async fn resolve(&self, host: &Host<impl AsRef<str>>, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+        let name = match host {
+            Host::Ipv4(address) => return Ok(vec![(*address, port).into()]),
+            Host::Ipv6(address) => return Ok(vec![(*address, port).into()]),
+            Host::Domain(name) => name.as_ref(),
         };
-        let found = self.resolver.resolve(name, endpoint.port).await;
+        let found = self.resolver.resolve(name, port).await;
         let found = found.map_err(|error| Failure::new(ErrorClass::Dns, format!("the receiver's name cannot be resolved: {error}")))?;
         if found.is_empty() {
             return Err(Failure::new(ErrorClass::Dns, "the receiver's name has no address"));
         }
         // A resolver speaks of hosts; the port is the URL's.
-        Ok(found.into_iter().map(|address| (address.ip(), endpoint.port).into()).collect())
+        Ok(found.into_iter().map(|address| (address.ip(), port).into()).collect())
     }
+}
 
-    async fn secure(&self, stream: TcpStream, name: ServerName<'static>) -> Result<Stream, Failure> {
-        match timeout(HANDSHAKE, self.tls.connect(name, stream)).await {
-            Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
-            Ok(Err(error)) => Err(Failure::new(ErrorClass::Tls, handshake_text(&error))),
-            Err(_) => Err(Failure::new(ErrorClass::Timeout, format!("no agreement on TLS within {} s", HANDSHAKE.as_secs()))),
-        }
+/// Agrees on TLS.
+pub(super) async fn secure(tls: &TlsConnector, stream: TcpStream, name: ServerName<'static>) -> Result<TlsStream<TcpStream>, Failure> {
+    match timeout(HANDSHAKE, tls.connect(name, stream)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(Failure::new(ErrorClass::Tls, handshake_text(&error))),
+        Err(_) => Err(Failure::new(ErrorClass::Timeout, format!("no agreement on TLS within {} s", HANDSHAKE.as_secs()))),
     }
 }
 

@@ -193,8 +193,8 @@ pub(super) struct Connection {
     requests: SendRequest<RequestBody>,
     driver: Box<http1::Connection<TokioIo<Metered>, RequestBody>>,
     has_ended: bool,
-    /// Whom it leads to.
-    pub address: IpAddr,
+    /// Whom it leads to; a proxy does not tell.
+    pub address: Option<IpAddr>,
     policy: Arc<EgressPolicy>,
     read: Arc<AtomicUsize>,
     used: Instant,
@@ -203,7 +203,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Begins HTTP on a stream that has been checked.
-    pub async fn begin(stream: Stream, address: IpAddr, policy: Arc<EgressPolicy>, open: &Open) -> hyper::Result<Self> {
+    pub async fn begin(stream: Stream, address: Option<IpAddr>, policy: Arc<EgressPolicy>, open: &Open) -> hyper::Result<Self> {
         let read = Arc::new(AtomicUsize::new(0));
         let io = TokioIo::new(Metered { stream, read: read.clone() });
         let mut builder = http1::Builder::new();

@@ -8,7 +8,10 @@ use hyper::header::HeaderValue;
 use rustls::pki_types::ServerName;
 use url::{Host, Url};
 
+use super::Failure;
 use crate::domain::egress::{EgressDenied, EgressPolicy, Rule};
+use crate::domain::proxy::Proxy;
+use crate::domain::retry::ErrorClass;
 
 /// The longest URL of a receiver, in bytes.
 pub const URL_BYTES_MAX: usize = 2048;
@@ -83,6 +86,23 @@ impl Endpoint {
     /// The address that stands in the URL itself, if it is not a name.
     pub fn literal(&self) -> Option<IpAddr> {
         literal(&self.host)
+    }
+
+    /// The proxy that leads there.
+    pub fn proxy<'a>(&self, policy: &'a EgressPolicy) -> Option<&'a Proxy> {
+        policy.proxy.as_ref().filter(|proxy| proxy.bypass_for(&self.host.to_string(), self.literal()).is_none())
+    }
+
+    /// Decides about what can be decided without resolving a name: all there is, when a proxy resolves it.
+    pub fn decide_unresolved(&self, policy: &EgressPolicy) -> Result<(), (Option<IpAddr>, Failure)> {
+        let refused = |error: String| Failure::new(ErrorClass::Egress, error);
+        match (&self.host, self.literal()) {
+            (_, Some(address)) => policy.decide(address).map_err(|denied| (Some(address), refused(refusal(denied.rule)))),
+            (Host::Domain(name), None) if is_localhost(name) && !policy.allow_loopback => {
+                Err((None, refused(UrlError::Localhost.to_string())))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -88,7 +88,8 @@ impl Sender {
         if target.endpoint.server_name.is_none() && !policy.allow_http {
             return Err(refused(Failure::new(ErrorClass::Egress, super::PLAIN_REFUSED)));
         }
-        let mut connection = self.connector.connect(&target.endpoint, policy, progress).await.map_err(refused)?;
+        let tls = self.connector.tls_for_receiver(target.trust.as_deref()).map_err(refused)?;
+        let mut connection = self.connector.connect(&target.endpoint, &tls, policy, progress).await.map_err(refused)?;
         progress.stage = Stage::Answering;
         let answer = connection.send(request).await.map_err(|(error, _)| refused(answer::failure(&error)))?;
         consent(answer.headers(), &origin)

@@ -1,7 +1,7 @@
 //! One attempt outward: body, signature, a connection that the policy allows, and an answer of bounded size.
 //!
 //! Nothing here retries by schedule, judges, or writes down: that is the engine's. Redirects are not followed, nothing is
-//! decompressed, no proxy and no environment is asked, and certificates are always verified.
+//! decompressed, no proxy but the configuration's and no environment is asked, and certificates are always verified.
 
 mod answer;
 mod body;
@@ -10,6 +10,7 @@ mod connection;
 mod endpoint;
 mod handshake;
 mod headers;
+mod inspect;
 mod manner;
 mod origin;
 mod resolve;
@@ -17,6 +18,9 @@ mod rsa;
 mod signature;
 mod target;
 mod tls;
+mod token;
+mod trust;
+mod tunnel;
 mod verifier;
 
 use std::fmt;
@@ -25,22 +29,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
 use self::answer::{End, Excerpt, Head};
+use self::body::Content;
 use self::connect::Connector;
 use self::connection::{Connection, Open};
+use self::token::{Caller, Source, Tokens};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::profile::KeepResponse;
 use crate::domain::retry::{ErrorClass, Exchange, Verdict, judge};
 use crate::domain::time::Timestamp;
+use crate::telemetry::metrics::TokenMetrics;
 
 pub use self::body::{BodyError, EnvelopeError, OutgoingEvent};
 pub use self::endpoint::{URL_BYTES_MAX, UrlError, check_url};
 pub use self::handshake::{ConsentRequest, parse_allowed_rate};
 pub use self::headers::{HEADER_BYTES_MAX, HEADERS_MAX, HeaderError, check_header, check_header_name, check_headers};
+pub use self::inspect::{Inspection, Tried, Way};
 pub use self::manner::Manner;
 pub use self::origin::{Origin, Origins};
 pub use self::resolve::{Resolve, Resolving, SystemResolver};
@@ -48,6 +57,8 @@ pub use self::rsa::{RsaKey, RsaKeyError};
 pub use self::signature::{VerifyError, verify};
 pub use self::target::{Target, TargetError};
 pub use self::tls::{RootsError, TrustedRoots};
+pub use self::token::{ClientError, KeyError};
+pub use self::trust::TrustError;
 pub use self::verifier::{ParsePublicKeyError, PublicKey, Verifier};
 
 /// Why nothing is sent in the clear.
@@ -83,11 +94,17 @@ impl Failure {
     fn new(class: ErrorClass, error: impl Into<String>) -> Self {
         Self { class, error: error.into() }
     }
+
+    /// The same about somebody else than the receiver, of whom the texts of connections speak.
+    fn about(self, whom: &str) -> Self {
+        Self { error: self.error.replace("the receiver", whom), ..self }
+    }
 }
 
 /// What an attempt is waiting for.
 #[derive(Debug, Clone, Copy, Default)]
 enum Stage {
+    Authorizing,
     #[default]
     Resolving,
     Connecting,
@@ -99,6 +116,7 @@ enum Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::Authorizing => "there was no access token yet",
             Self::Resolving => "the receiver's name was still being resolved",
             Self::Connecting => "the receiver had not accepted the connection",
             Self::Securing => "there was no agreement on TLS",
@@ -115,6 +133,8 @@ struct Progress {
     address: Option<IpAddr>,
     head: Option<Head>,
     excerpt: Excerpt,
+    /// Access tokens that the receiver was shown.
+    shown: Vec<HeaderValue>,
 }
 
 /// Sends webhooks. Clones share the policy and the count of open connections; the connections are their targets'.
@@ -122,6 +142,8 @@ struct Progress {
 pub struct Sender {
     policy: Arc<ArcSwap<EgressPolicy>>,
     connector: Connector,
+    tokens: Tokens,
+    metrics: Option<Arc<TokenMetrics>>,
 }
 
 impl fmt::Debug for Sender {
@@ -141,8 +163,15 @@ impl Sender {
     /// # Errors
     /// When the TLS library refuses its settings.
     pub fn new(policy: Arc<ArcSwap<EgressPolicy>>, resolver: Arc<dyn Resolve>, roots: TrustedRoots) -> Result<Self, SenderError> {
-        let tls = TlsConnector::from(Arc::new(roots.into_config()?));
-        Ok(Self { policy, connector: Connector { resolver, tls, open: Open::default() } })
+        let tls = TlsConnector::from(Arc::new(roots.config()?));
+        let connector = Connector { resolver, roots, tls, open: Open::default() };
+        Ok(Self { policy, connector, tokens: Tokens::default(), metrics: None })
+    }
+
+    /// The same sender, which counts its calls to token services.
+    #[must_use]
+    pub fn counting(self, metrics: Arc<TokenMetrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Makes attempt number `attempt` to deliver an event; `now` is what it is signed with.
@@ -175,7 +204,8 @@ impl Sender {
         let mut progress = Progress::default();
         let end = timeout(limit, self.exchange(target, event, manner, now, start, &mut progress)).await;
         let end = end.unwrap_or_else(|_| {
-            Err(Failure::new(ErrorClass::Timeout, format!("the time-out of {limit:?} passed while {}", progress.stage)))
+            let class = if matches!(progress.stage, Stage::Authorizing) { ErrorClass::Token } else { ErrorClass::Timeout };
+            Err(Failure::new(class, format!("the time-out of {limit:?} passed while {}", progress.stage)))
         });
         let duration = start.elapsed();
         let (end, connection) = match end {
@@ -206,12 +236,76 @@ impl Sender {
         let content = target.content(event).await.map_err(|error| Failure::new(ErrorClass::Body, error.to_string()))?;
         let content = manner.apply(content, target.knobs.signature);
         let content = content.ok_or_else(|| Failure::new(ErrorClass::Body, "the body has nothing in it that could be changed"))?;
-        let mut request = target.request(event, &content, now);
-        if let Some(mut connection) = target.pool.take(&policy).await {
+        let sending = Sending { target, event, content, policy, now, start };
+        match target.source(&self.tokens) {
+            None => self.transmit(&sending, None, progress).await,
+            Some(source) => self.transmit_with_token(&sending, source, progress).await,
+        }
+    }
+
+    /// Sends with an access token, and once more with another one if the receiver answers 401 (RFC 6750, 3.1).
+    async fn transmit_with_token(
+        &self,
+        sending: &Sending<'_>,
+        source: &Arc<Source>,
+        progress: &mut Progress,
+    ) -> Result<Option<Connection>, Failure> {
+        let caller = Caller { connector: self.connector.clone(), policy: Arc::clone(&sending.policy), metrics: self.metrics.clone() };
+        progress.stage = Stage::Authorizing;
+        let token = source.token(&caller, sending.now).await?;
+        let connection = self.transmit(sending, Some(&token.authorization), progress).await?;
+        let is_refused = |progress: &Progress| match &progress.head {
+            Some(head) => head.status == 401 && judge(&head.exchange(), &sending.target.knobs) != Verdict::Delivered,
+            None => false,
+        };
+        if !is_refused(progress) {
+            source.taken();
+            return Ok(connection);
+        }
+        progress.stage = Stage::Authorizing;
+        let head = progress.head.take();
+        let another = source.another(&token, &caller, sending.now()).await;
+        let another =
+            another.map_err(|failure| Failure { error: format!("the receiver answered 401, and {}", failure.error), ..failure })?;
+        let Some(another) = another else {
+            progress.head = head;
+            return Ok(connection);
+        };
+        if let Some(connection) = connection {
+            sending.target.pool.keep(connection).await;
+        }
+        progress.excerpt = Excerpt::default();
+        let connection = self.transmit(sending, Some(&another.authorization), progress).await?;
+        if is_refused(progress) {
+            source.refused_again(sending.now());
+        } else {
+            source.taken();
+        }
+        Ok(connection)
+    }
+
+    /// Sends one request and takes the answer.
+    async fn transmit(
+        &self,
+        sending: &Sending<'_>,
+        authorization: Option<&HeaderValue>,
+        progress: &mut Progress,
+    ) -> Result<Option<Connection>, Failure> {
+        let Sending { target, event, content, policy, now, .. } = sending;
+        let build = || {
+            let mut request = target.request(event, content, *now);
+            if let Some(value) = authorization {
+                request.headers_mut().insert(AUTHORIZATION, value.clone());
+            }
+            request
+        };
+        progress.shown.extend(authorization.cloned());
+        let mut request = build();
+        if let Some(mut connection) = target.pool.take(policy).await {
             progress.stage = Stage::Answering;
-            progress.address = Some(connection.address);
+            progress.address = connection.address;
             match connection.send(request).await {
-                Ok(answer) => return finish(connection, answer, now.after(start.elapsed()), progress).await,
+                Ok(answer) => return finish(connection, answer, sending.now(), progress).await,
                 Err((error, unsent)) => {
                     let failure = answer::failure(&error);
                     // A receiver may close an idle connection while a request is on its way to it; then nobody has read it.
@@ -219,15 +313,34 @@ impl Sender {
                     if !is_stale {
                         return Err(failure);
                     }
-                    request = unsent.unwrap_or_else(|| target.request(event, &content, now));
+                    request = unsent.unwrap_or_else(build);
                 }
             }
         }
-        let mut connection = self.connector.connect(&target.endpoint, policy, progress).await?;
+        let tls = self.connector.tls_for_receiver(target.trust.as_deref())?;
+        let mut connection = self.connector.connect(&target.endpoint, &tls, Arc::clone(policy), progress).await?;
         progress.stage = Stage::Answering;
-        progress.address = Some(connection.address);
+        progress.address = connection.address;
         let answer = connection.send(request).await.map_err(|(error, _)| answer::failure(&error))?;
-        finish(connection, answer, now.after(start.elapsed()), progress).await
+        finish(connection, answer, sending.now(), progress).await
+    }
+}
+
+/// What one attempt sends, once or twice.
+struct Sending<'a> {
+    target: &'a Target,
+    event: &'a OutgoingEvent,
+    content: Content,
+    policy: Arc<EgressPolicy>,
+    /// When the attempt began, by the clock ...
+    now: Timestamp,
+    /// ... and by the time that passes.
+    start: Instant,
+}
+
+impl Sending<'_> {
+    fn now(&self) -> Timestamp {
+        self.now.after(self.start.elapsed())
     }
 }
 
@@ -250,7 +363,7 @@ fn report(target: &Target, progress: Progress, end: Result<(), Failure>, duratio
     let status = progress.head.as_ref().map(|head| head.status);
     let (exchange, error) = match (progress.head, end) {
         (Some(head), end) => {
-            let answered = Exchange::Answered { status: head.status, not_before: head.not_before };
+            let answered = head.exchange();
             let is_delivered = judge(&answered, knobs) == Verdict::Delivered;
             match end {
                 Ok(()) => (answered, (!is_delivered).then(|| head.text())),
@@ -264,6 +377,8 @@ fn report(target: &Target, progress: Progress, end: Result<(), Failure>, duratio
         (None, Ok(())) => (Exchange::Failed(ErrorClass::Protocol), Some("the receiver gave no answer".to_owned())),
     };
     let (excerpt, truncated, error) = kept(knobs.keep_response, progress.excerpt, error);
+    let shown = progress.shown.iter().chain(target.authorization());
+    let excerpt = shown.fold(excerpt, answer::without_credentials);
     Report { exchange, address: progress.address, status, excerpt, truncated, error, duration }
 }
 

@@ -1,6 +1,7 @@
 //! A subscription made ready to be sent to: everything that is the same for all of its webhooks, worked out once.
 
 use std::fmt::{self, Write};
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +15,8 @@ use super::endpoint::{Endpoint, UrlError};
 use super::headers::{HeaderError, check_header_name, check_headers};
 use super::origin::Origin;
 use super::signature::{self, SigningKey};
+use super::token::{ClientError, Grant, Source, Tokens};
+use super::trust::{Trust, TrustError};
 use crate::domain::profile::{BodyForm, Handshake, Knobs, SignatureForm};
 use crate::domain::subscription::{Auth, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
@@ -48,6 +51,12 @@ pub enum TargetError {
     /// The receiver is to consent to a sender that has no name.
     #[error("public_url has no host, which the receiver could consent to")]
     Origin,
+    /// What its access tokens are fetched with.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Its certificates.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 /// What one subscription's webhooks have in common, and its connections. Built once, shared by its attempts; a changed
@@ -63,6 +72,12 @@ pub struct Target {
     headers: HeaderMap,
     /// Where the signature over the body alone goes.
     body_signature: Option<HeaderName>,
+    /// Its own certificates.
+    pub(super) trust: Option<Arc<Trust>>,
+    /// What its access tokens are fetched with.
+    grant: Option<Arc<Grant>>,
+    /// Where they come from.
+    source: OnceLock<Arc<Source>>,
 }
 
 impl fmt::Debug for Target {
@@ -78,8 +93,7 @@ fn origin_value(origin: &Origin) -> Result<HeaderValue, TargetError> {
 
 fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, TargetError> {
     let text = match auth {
-        Auth::None => return Ok(None),
-        Auth::OAuth2(_) => return Err(TargetError::Auth),
+        Auth::None | Auth::OAuth2(_) => return Ok(None),
         Auth::Bearer(token) => format!("Bearer {token}"),
         Auth::Basic(name, _) if name.contains(':') => return Err(TargetError::Auth),
         Auth::Basic(name, password) => format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))),
@@ -128,7 +142,35 @@ impl Target {
         }
         let key = SigningKey::new(&subscription.secret.0);
         let form = Form::new(subscription.id, &knobs, &key, origin)?;
-        Ok(Self { subscription: subscription.id, knobs, endpoint, pool: Pool::default(), key, form, headers, body_signature })
+        let trust = Trust::of(&subscription.wishes.overrides)?;
+        let grant = match &subscription.wishes.auth {
+            Auth::OAuth2(credentials) => Some(Arc::new(Grant::new(&subscription.wishes.url, credentials, trust.clone())?)),
+            Auth::None | Auth::Bearer(_) | Auth::Basic(..) => None,
+        };
+        Ok(Self {
+            subscription: subscription.id,
+            knobs,
+            endpoint,
+            pool: Pool::default(),
+            key,
+            form,
+            headers,
+            body_signature,
+            trust,
+            grant,
+            source: OnceLock::new(),
+        })
+    }
+
+    /// Where its access tokens come from, if it wants any.
+    pub(super) fn source(&self, tokens: &Tokens) -> Option<&Arc<Source>> {
+        let grant = self.grant.as_ref()?;
+        Some(self.source.get_or_init(|| tokens.source(self.subscription, grant)))
+    }
+
+    /// The value of `Authorization` that does not change from attempt to attempt.
+    pub(super) fn authorization(&self) -> Option<&HeaderValue> {
+        self.headers.get(AUTHORIZATION)
     }
 
     /// The knobs that its answers are judged under.

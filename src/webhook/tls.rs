@@ -3,14 +3,16 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tracing::warn;
 
 /// The certificate authorities that receivers' certificates must come from.
 #[derive(Debug, Clone)]
-pub struct TrustedRoots(RootCertStore);
+pub struct TrustedRoots(Arc<RootCertStore>);
 
 /// A bundle of certificates that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +39,13 @@ impl TrustedRoots {
         if added == 0 {
             warn!("The system has no certificate authorities, so no https receiver can be verified");
         }
-        Self(roots)
+        Self(Arc::new(roots))
     }
 
     /// None at all, to add to.
     #[must_use]
     pub fn none() -> Self {
-        Self(RootCertStore::empty())
+        Self(Arc::new(RootCertStore::empty()))
     }
 
     /// These and the certificates of a PEM bundle.
@@ -51,23 +53,40 @@ impl TrustedRoots {
     /// # Errors
     /// When the bundle holds something else.
     pub fn with_pem(mut self, bundle: &[u8]) -> Result<Self, RootsError> {
+        let roots = Arc::make_mut(&mut self.0);
         for certificate in CertificateDer::pem_slice_iter(bundle) {
-            self.0.add(certificate?)?;
+            roots.add(certificate?)?;
         }
         Ok(self)
     }
 
     /// The settings of outgoing connections: TLS 1.2 and 1.3, `http/1.1`.
-    pub(super) fn into_config(self) -> Result<ClientConfig, rustls::Error> {
-        // Given here, because the process default may be another one, or none.
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+    pub(super) fn config(&self) -> Result<ClientConfig, rustls::Error> {
+        self.config_with(None)
+    }
+
+    /// The same with a certificate to show, if there is one.
+    pub(super) fn config_with(&self, identity: Option<&Arc<CertifiedKey>>) -> Result<ClientConfig, rustls::Error> {
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(self.0)
-            .with_no_client_auth();
+            .with_root_certificates(Arc::clone(&self.0));
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity)))),
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
+
+    /// Whether these are the very ones that `other` is.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Given to every connection, because the process default may be another one, or none.
+pub(super) fn provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
 }
 
 /// What went wrong in a handshake, for the owner of the receiver.

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod deliveries;
+pub mod egress;
 pub mod events;
 mod json;
 mod members;

@@ -107,15 +107,20 @@ fn parse_client(members: &Members<'_>, current: &Auth) -> Result<ClientCredentia
     if members.object.get(other).is_some_and(|value| !value.is_null()) {
         return Err(refused(&members.at(other), format!("the method `{}` takes `{wanted}` instead", method.as_str())));
     }
+    let token_url = members.required("tokenUrl")?;
+    // A secret is shown to the token service: whoever may not read it must not have it sent to one of their own.
+    let is_kept = |client: &ClientCredentials| {
+        (client.method == TokenMethod::PrivateKeyJwt) == is_assertion && (is_assertion || client.token_url == token_url)
+    };
     let kept = match current {
-        Auth::OAuth2(client) if (client.method == TokenMethod::PrivateKeyJwt) == is_assertion => Some(&client.credential.0),
+        Auth::OAuth2(client) if is_kept(client) => Some(&client.credential.0),
         _ => None,
     };
     Ok(ClientCredentials {
-        token_url: members.required("tokenUrl")?,
         client_id: members.required("clientId")?,
         method,
         credential: Credential(members.secret(wanted, kept)?),
+        token_url,
         scope: members.optional("scope")?,
         audience: members.optional("audience")?,
     })

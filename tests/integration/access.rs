@@ -22,7 +22,7 @@ enum For {
 
 /// Every call as it stands in the table of routes, the scope it wants, whose it is, a target, a body, and what it
 /// answers to whom it lets in.
-const CALLS: [(&str, &str, For, &str, &str, u16); 31] = [
+const CALLS: [(&str, &str, For, &str, &str, u16); 32] = [
     ("GET /api/v1/events", "events:read", For::Company, "/api/v1/events", "", 200),
     ("GET /api/v1/events/{id}", "events:read", For::Company, "/api/v1/events/1", "", 200),
     ("GET /api/v1/events/sample", "events:read", For::Company, "/api/v1/events/sample?type=claim.created", "", 200),
@@ -93,6 +93,7 @@ const CALLS: [(&str, &str, For, &str, &str, u16); 31] = [
     ("GET /api/v1/admin/audit", "admin", For::System, "/api/v1/admin/audit", "", 200),
     ("GET /api/v1/admin/status", "admin", For::System, "/api/v1/admin/status", "", 200),
     ("POST /api/v1/admin/verify", "admin", For::Local, "/api/v1/admin/verify", "", 200),
+    ("POST /api/v1/admin/egress/check", "admin", For::Local, "/api/v1/admin/egress/check", r#"{"url":"https://8.8.8.8/"}"#, 200),
     ("GET /healthz", "", For::Open, "/healthz", "", 200),
     ("GET /readyz", "", For::Open, "/readyz", "", 200),
     ("GET /metrics", "metrics:read", For::Both, "/metrics", "", 200),

@@ -12,6 +12,7 @@ mod connections;
 mod damage;
 mod day;
 mod dedupe;
+mod egress;
 mod handshake;
 mod keys;
 mod lanes;

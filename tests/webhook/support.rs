@@ -101,6 +101,30 @@ impl Receiver {
         Self::follows(vec![script]).await
     }
 
+    /// Answers every request as the function says.
+    pub async fn decides(decide: impl Fn(&Received) -> String + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let receiver = Self { address: listener.local_addr().unwrap(), seen: Arc::default() };
+        let (seen, decide) = (receiver.seen.clone(), Arc::new(decide));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let number = seen.connections.fetch_add(1, Ordering::SeqCst);
+                let (seen, decide) = (seen.clone(), decide.clone());
+                tokio::spawn(async move {
+                    stream.set_nodelay(true).unwrap();
+                    while let Ok(request) = read_request(&mut stream).await {
+                        let answer = decide(&request);
+                        seen.requests.lock().unwrap().push(Received { connection: number, ..request });
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        receiver
+    }
+
     async fn listen(scripts: Vec<Vec<Step>>, acceptor: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let receiver = Self { address: listener.local_addr().unwrap(), seen: Arc::default() };
@@ -260,7 +284,7 @@ impl Resolve for AlwaysHere {
 }
 
 pub fn development() -> EgressPolicy {
-    EgressPolicy { allow: Vec::new(), allow_public: true, allow_http: true, allow_loopback: true }
+    EgressPolicy { allow_public: true, allow_http: true, allow_loopback: true, ..EgressPolicy::default() }
 }
 
 pub fn authority() -> TrustedRoots {

@@ -1,7 +1,6 @@
 //! The delivery log.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use axum::http::StatusCode;
 use axum::http::header::{HeaderName, HeaderValue};
@@ -41,9 +40,14 @@ impl Sight {
         Self { addresses: is_admin, private_excerpts: is_admin || call.services.config.load().delivery.private_excerpts }
     }
 
-    fn shows_excerpt(self, address: Option<IpAddr>) -> bool {
+    fn shows_excerpt(self, attempt: &AttemptRow) -> bool {
         let public_only = EgressPolicy { allow_public: true, ..EgressPolicy::default() };
-        self.private_excerpts || address.is_none_or(|address| public_only.decide(address).is_ok())
+        let is_public = match attempt.address {
+            Some(address) => public_only.decide(address).is_ok(),
+            // What answered through a proxy may be anywhere.
+            None => attempt.status.is_none(),
+        };
+        self.private_excerpts || is_public
     }
 }
 
@@ -54,7 +58,7 @@ fn attempt_shape(attempt: &AttemptRow, sight: Sight) -> AttemptShape {
         duration_ms: u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX),
         address: attempt.address.filter(|_| sight.addresses).map(|address| address.to_string()),
         status: attempt.status,
-        excerpt: sight.shows_excerpt(attempt.address).then(|| attempt.excerpt.clone()),
+        excerpt: sight.shows_excerpt(attempt).then(|| attempt.excerpt.clone()),
         truncated: attempt.truncated,
         error_class: attempt.error_class.map(|class| class.as_str()),
         error: attempt.error.clone(),

@@ -2,6 +2,7 @@
 
 pub(super) mod companies;
 pub(super) mod deliveries;
+pub(super) mod egress;
 pub(super) mod events;
 pub(super) mod handshakes;
 pub(super) mod keys;
