@@ -22,7 +22,7 @@ enum For {
 
 /// Every call as it stands in the table of routes, the scope it wants, whose it is, a target, a body, and what it
 /// answers to whom it lets in.
-const CALLS: [(&str, &str, For, &str, &str, u16); 32] = [
+const CALLS: &[(&str, &str, For, &str, &str, u16)] = &[
     ("GET /api/v1/events", "events:read", For::Company, "/api/v1/events", "", 200),
     ("GET /api/v1/events/{id}", "events:read", For::Company, "/api/v1/events/1", "", 200),
     ("GET /api/v1/events/sample", "events:read", For::Company, "/api/v1/events/sample?type=claim.created", "", 200),
@@ -66,6 +66,25 @@ const CALLS: [(&str, &str, For, &str, &str, u16); 32] = [
         "",
         404,
     ),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/verify",
+        "subscriptions:write",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/900/verify",
+        "",
+        404,
+    ),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/check",
+        "subscriptions:write",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/900/check",
+        "",
+        404,
+    ),
+    ("GET /api/v1/webhooks/public-key", "subscriptions:read", For::Company, "/api/v1/webhooks/public-key", "", 200),
+    ("GET /api/v1/webhooks/consent/{token}", "", For::Open, "/api/v1/webhooks/consent/none", "", 404),
+    ("POST /api/v1/webhooks/consent/{token}", "", For::Open, "/api/v1/webhooks/consent/none", "", 404),
     (
         "GET /api/v1/webhooks/subscriptions/{id}/deliveries",
         "deliveries:read",
