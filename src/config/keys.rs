@@ -21,6 +21,8 @@ pub(super) enum Shape {
     Flag,
     /// A list of networks.
     Networks,
+    /// A list of external issuers; see [`super::ExternalIssuer`].
+    Issuers,
 }
 
 /// One key.
@@ -42,7 +44,7 @@ pub(super) const ENVIRONMENTS: [&str; 3] = ["production", "staging", "developmen
 const YEAR_SECONDS: i64 = 31_536_000;
 
 /// All keys, in the order of `config.toml`.
-pub(super) const KEYS: [Key; 34] = [
+pub(super) const KEYS: [Key; 37] = [
     same("environment", Shape::Word(&ENVIRONMENTS), "\"production\""),
     Key { path: "data_dir", shape: Shape::Text, defaults: ["\"/var/lib/lutine\"", "\"/var/lib/lutine\"", "\"./data\""] },
     same("public_url", Shape::BaseUrl, "\"\""),
@@ -72,6 +74,9 @@ pub(super) const KEYS: [Key; 34] = [
     same("egress.allow", Shape::Networks, "[]"),
     same("egress.allow_public", Shape::Flag, "true"),
     Key { path: "egress.allow_http", shape: Shape::Flag, defaults: ["false", "false", "true"] },
+    same("oauth.issuer", Shape::BaseUrl, "\"\""),
+    same("oauth.key_rotation_days", Shape::Fraction(3650.0), "30"),
+    same("oauth.external_issuers", Shape::Issuers, "[]"),
     same("catalog.file", Shape::Text, "\"\""),
     same("catalog.strict", Shape::Flag, "false"),
     Key { path: "telemetry.metrics_open", shape: Shape::Flag, defaults: ["false", "false", "true"] },
@@ -100,6 +105,7 @@ impl Shape {
                 let is_wrong = value.as_array().is_none_or(|entries| entries.iter().any(wrong));
                 is_wrong.then(|| "must be a list of networks such as [\"10.20.0.0/16\"]".to_owned())
             }
+            Self::Issuers => super::issuers::refuse(value),
             Self::Flag => value.as_bool().is_none().then(|| "must be true or false, without quotes".to_owned()),
             Self::Word(words) => match quoted {
                 Some(word) if words.contains(&word) => None,

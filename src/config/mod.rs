@@ -1,6 +1,7 @@
 //! The settings of the daemon: defaults, file, environment, command line, in this order.
 
 mod faults;
+mod issuers;
 mod keys;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 pub use self::faults::{Fault, Faults};
+pub use self::issuers::ExternalIssuer;
 use self::keys::{ENVIRONMENTS, KEYS};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::nearest::nearest;
@@ -65,6 +67,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Where webhooks may go.
     pub egress: Egress,
+    /// Access tokens.
+    pub oauth: OAuth,
     /// Event types.
     pub catalog: Catalog,
     /// Metrics.
@@ -160,6 +164,17 @@ pub struct Egress {
     pub allow_public: bool,
     /// Whether `http` may be used.
     pub allow_http: bool,
+}
+
+/// `[oauth]`
+#[derive(Debug, Clone, Deserialize)]
+pub struct OAuth {
+    /// The name of the authorization server in its tokens; never ends with a slash. Empty: the public URL.
+    pub issuer: String,
+    /// Days that a key signs tokens, fractions allowed.
+    pub key_rotation_days: f64,
+    /// Who else issues tokens that are taken here.
+    pub external_issuers: Vec<ExternalIssuer>,
 }
 
 /// `[catalog]`
@@ -280,8 +295,10 @@ impl Config {
         let mut config: Self =
             figment.extract().map_err(|error| Faults(error.into_iter().map(|error| Fault::anywhere("", &error.to_string())).collect()))?;
         config.sources = sources;
-        while config.public_url.ends_with('/') {
-            config.public_url.pop();
+        for url in [&mut config.public_url, &mut config.oauth.issuer] {
+            while url.ends_with('/') {
+                url.pop();
+            }
         }
         Ok(config)
     }

@@ -15,6 +15,7 @@ use super::{Seams, StartError};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::delivery::{Engine, EngineOptions, PermitLimits};
+use crate::service::issuers::Issuers;
 use crate::service::subscriptions::Deliverer;
 use crate::service::{Foundations, Services};
 use crate::store::disk::DataDirectory;
@@ -72,6 +73,7 @@ impl Assembly {
     pub fn open(config: Config, seams: &Seams, role: Role) -> Result<Self, StartError> {
         let catalog_file = Some(config.catalog.file.as_path()).filter(|path| !path.as_os_str().is_empty());
         let catalog = Arc::new(Catalog::load(catalog_file, config.catalog.strict)?);
+        let issuers = Arc::new(Issuers::load(&config.oauth.external_issuers)?);
         let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let master = master_key::load(&config.data_dir, credentials.as_deref(), config.environment)?;
@@ -118,6 +120,7 @@ impl Assembly {
             store,
             engine: deliverer,
             catalog,
+            issuers,
             config: Arc::new(ArcSwap::from_pointee(config)),
             clock: Arc::clone(&seams.clock),
             metrics,

@@ -30,6 +30,7 @@ use crate::delivery::{Engine, EngineError, EngineHandle};
 use crate::domain::clock::Clock;
 use crate::http::{ConnectionLimits, Connections};
 use crate::service::Services;
+use crate::service::issuers::KeySetError;
 use crate::store::disk::DataDirectoryError;
 use crate::store::faults::Faults;
 use crate::store::{OpenError, StorageFault, relay_answers};
@@ -77,6 +78,9 @@ pub enum StartError {
     /// The catalogue's file is wrong.
     #[error("{0}")]
     Catalog(#[from] CatalogError),
+    /// The keys of an external issuer cannot be used.
+    #[error("oauth.external_issuers: {0}")]
+    Issuers(#[from] KeySetError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DataDirectoryError),
@@ -125,7 +129,7 @@ impl StartError {
     /// Whether the configuration must be changed, rather than the machine.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Filter(_) | Self::Catalog(_))
+        matches!(self, Self::Filter(_) | Self::Catalog(_) | Self::Issuers(_))
     }
 }
 

@@ -7,12 +7,14 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use crate::domain::scope::Scope;
+use crate::service::clients::ClientServiceError;
 use crate::service::cursors::CursorError;
 use crate::service::deliveries::{DeliveriesError, DeliveryError};
 use crate::service::events::{PageError, PublishError, SampleError};
 use crate::service::keys::{AuthenticateError, CreateKeyError};
 use crate::service::subscriptions::{TestError, WishError};
-use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, ReadError, SubscriptionError};
+use crate::service::tokens::{IssueError, TokenRefusal};
+use crate::store::{AppendError, ClientError, CompanyError, KeyError, LedgerBusy, ReadError, SubscriptionError, TokenKeyError};
 use crate::webhook::TargetError;
 use crate::wire::events::ItemError;
 use crate::wire::problem::{self, Problem, ProblemError};
@@ -68,19 +70,20 @@ impl Fault {
     }
 
     pub fn missing_credentials() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "send an API key in `X-Api-Key`, or in `Authorization` as a bearer token")
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "send an API key in `X-Api-Key`, or an API key or an access token in `Authorization` as a bearer token")
     }
 
     pub fn two_credentials() -> Self {
-        Self::bad_request("ambiguous_credentials", "send one API key, in `X-Api-Key` or in `Authorization`, and only once")
+        Self::bad_request("ambiguous_credentials", "send one API key or access token, in `X-Api-Key` or in `Authorization`, and only once")
     }
 
-    pub fn network() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "network_not_allowed", "this key may not be used from this address")
+    /// `noun` is what the caller came with: a key or an access token.
+    pub fn network(noun: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "network_not_allowed", format!("this {noun} may not be used from this address"))
     }
 
-    pub fn scope(scope: Scope) -> Self {
-        let detail = format!("this key lacks the scope `{scope}`");
+    pub fn scope(noun: &str, scope: Scope) -> Self {
+        let detail = format!("this {noun} lacks the scope `{scope}`");
         Self::new(StatusCode::FORBIDDEN, "insufficient_scope", detail).with("scope", scope.as_str())
     }
 
@@ -158,7 +161,9 @@ impl Fault {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"lutine\""));
+            // What is wrong with a token is told in the words of RFC 6750, 3.1.
+            let challenge = if self.code.contains("token") { "Bearer realm=\"lutine\", error=\"invalid_token\"" } else { "Bearer realm=\"lutine\"" };
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if self.closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -269,6 +274,51 @@ impl From<AuthenticateError> for Fault {
             AuthenticateError::Expired => "key_expired",
         };
         Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+    }
+}
+
+impl From<TokenRefusal> for Fault {
+    fn from(error: TokenRefusal) -> Self {
+        let code = match error {
+            TokenRefusal::Expired => "token_expired",
+            TokenRefusal::Revoked | TokenRefusal::ClientExpired => "token_revoked",
+            _ => "invalid_token",
+        };
+        Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+    }
+}
+
+impl From<ClientError> for Fault {
+    fn from(error: ClientError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ClientError::NoSuchCompany(company) => Self::no_such_company(&company.to_string()),
+            ClientError::IdTaken(_) => Self { pointer: Some("/id".to_owned()), ..Self::new(StatusCode::CONFLICT, "id_taken", detail) },
+            ClientError::NoSuchClient | ClientError::NoSuchKey => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
+            ClientError::Revoked => Self::new(StatusCode::CONFLICT, "client_revoked", detail),
+            ClientError::TooManyKeys => Self::new(StatusCode::CONFLICT, "too_many_keys", detail),
+            ClientError::KeyKnown => Self::new(StatusCode::CONFLICT, "key_known", detail),
+            ClientError::LastKey => Self::new(StatusCode::CONFLICT, "last_key", detail),
+            ClientError::Busy(busy) => busy.into(),
+        }
+    }
+}
+
+impl From<ClientServiceError> for Fault {
+    fn from(error: ClientServiceError) -> Self {
+        match error {
+            ClientServiceError::NoChance(_) => Self::internal(error.to_string()),
+            ClientServiceError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<IssueError> for Fault {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Keys(TokenKeyError::Busy(busy)) => busy.into(),
+            _ => Self::internal(error.to_string()),
+        }
     }
 }
 

@@ -2,14 +2,20 @@
 //!
 //! Nobody here knows a status code or a header; time is read from the clock that was handed in.
 
+pub mod assertions;
+pub mod clients;
 pub mod companies;
+pub mod credentials;
 pub mod cursors;
 pub mod deliveries;
 pub mod events;
+pub mod issuers;
+pub mod jose;
 pub mod key_text;
 pub mod keys;
 pub mod rates;
 pub mod subscriptions;
+pub mod tokens;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,11 +23,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+use self::clients::ClientService;
 use self::companies::CompanyService;
 use self::deliveries::DeliveryService;
 use self::events::EventService;
+use self::issuers::Issuers;
 use self::keys::KeyService;
 use self::subscriptions::{Deliverer, SubscriptionService};
+use self::tokens::TokenService;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::domain::clock::Clock;
@@ -35,6 +44,8 @@ pub struct Foundations {
     pub store: Store,
     /// The event types that are known.
     pub catalog: Arc<Catalog>,
+    /// Who issues access tokens besides the daemon itself.
+    pub issuers: Arc<Issuers>,
     /// The settings in force; read at the start of each unit of work.
     pub config: Arc<ArcSwap<Config>>,
     /// Wall time.
@@ -58,6 +69,10 @@ pub struct Parts {
     pub companies: CompanyService,
     /// API keys.
     pub keys: KeyService,
+    /// OAuth clients.
+    pub clients: ClientService,
+    /// Access tokens.
+    pub tokens: TokenService,
     /// Subscriptions.
     pub subscriptions: Arc<SubscriptionService>,
     /// Deliveries.
@@ -79,9 +94,11 @@ impl Services {
         let companies = CompanyService::new(store.clone());
         let environment = foundations.config.load().environment;
         let keys = KeyService::new(store.clone(), environment)?;
+        let clients = ClientService::new(store.clone());
+        let tokens = TokenService::new(store.clone(), Arc::clone(&foundations.config), Arc::clone(&foundations.issuers))?;
         let subscriptions = Arc::new(SubscriptionService::new(store.clone(), Arc::clone(&foundations.config), foundations.engine.clone()));
         let deliveries = DeliveryService::new(store.clone(), Arc::clone(&subscriptions));
-        Ok(Self(Arc::new(Parts { events, companies, keys, subscriptions, deliveries, foundations })))
+        Ok(Self(Arc::new(Parts { events, companies, keys, clients, tokens, subscriptions, deliveries, foundations })))
     }
 }
 

@@ -314,6 +314,8 @@ impl Store {
         let guard = ClockGuard::new(clock.now(), clock.monotonic(), (last != Position::START).then_some(last.created), options.retention);
         let companies = super::companies::load(&ledger)?;
         let keys = super::keys::load(&ledger)?;
+        let clients = super::clients::load(&ledger)?;
+        let token_keys = super::token_keys::load(&ledger, master)??;
         let subscriptions = super::subscriptions::load(&ledger, master)?;
         let attempts = super::attempts::open(disk.as_ref(), &ledger, known.epoch)?;
         let opened = open.span().map(|(first, _)| first.created);
@@ -341,6 +343,8 @@ impl Store {
             purged: ArcSwap::from_pointee(known.purged),
             companies: ArcSwap::from_pointee(companies),
             keys: ArcSwap::from_pointee(keys),
+            clients: ArcSwap::from_pointee(clients),
+            token_keys: ArcSwap::from_pointee(token_keys),
             subscriptions: RwLock::new(subscriptions),
             attempts,
             maintenance: Mutex::new(Maintenance { due: true, closing: false }),

@@ -22,7 +22,7 @@ enum For {
 
 /// Every call as it stands in the table of routes, the scope it wants, whose it is, a target, a body, and what it
 /// answers to whom it lets in.
-const CALLS: [(&str, &str, For, &str, &str, u16); 31] = [
+const CALLS: [(&str, &str, For, &str, &str, u16); 45] = [
     ("GET /api/v1/events", "events:read", For::Company, "/api/v1/events", "", 200),
     ("GET /api/v1/events/{id}", "events:read", For::Company, "/api/v1/events/1", "", 200),
     ("GET /api/v1/events/sample", "events:read", For::Company, "/api/v1/events/sample?type=claim.created", "", 200),
@@ -89,10 +89,45 @@ const CALLS: [(&str, &str, For, &str, &str, u16); 31] = [
     ("POST /api/v1/admin/keys", "admin", For::Both, "/api/v1/admin/keys", r#"{"scopes":["admin"]}"#, 201),
     ("GET /api/v1/admin/keys", "admin", For::Both, "/api/v1/admin/keys", "", 200),
     ("DELETE /api/v1/admin/keys/{id}", "admin", For::Both, "/api/v1/admin/keys/000000000000", "", 404),
+    ("POST /api/v1/admin/companies/{id}/clients", "admin", For::Both, "/api/v1/admin/companies/acme/clients", r#"{"scopes":["admin"]}"#, 201),
+    ("GET /api/v1/admin/companies/{id}/clients", "admin", For::Both, "/api/v1/admin/companies/acme/clients", "", 200),
+    ("GET /api/v1/admin/companies/{id}/clients/{client}", "admin", For::Both, "/api/v1/admin/companies/acme/clients/none", "", 404),
+    ("PATCH /api/v1/admin/companies/{id}/clients/{client}", "admin", For::Both, "/api/v1/admin/companies/acme/clients/none", "{}", 404),
+    ("DELETE /api/v1/admin/companies/{id}/clients/{client}", "admin", For::Both, "/api/v1/admin/companies/acme/clients/none", "", 404),
+    (
+        "POST /api/v1/admin/companies/{id}/clients/{client}/rotate-secret",
+        "admin",
+        For::Both,
+        "/api/v1/admin/companies/acme/clients/none/rotate-secret",
+        "",
+        404,
+    ),
+    (
+        "POST /api/v1/admin/companies/{id}/clients/{client}/keys",
+        "admin",
+        For::Both,
+        "/api/v1/admin/companies/acme/clients/none/keys",
+        r#"{"publicKey":"MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="}"#,
+        404,
+    ),
+    (
+        "DELETE /api/v1/admin/companies/{id}/clients/{client}/keys/{key}",
+        "admin",
+        For::Both,
+        "/api/v1/admin/companies/acme/clients/none/keys/none",
+        "",
+        404,
+    ),
     ("GET /api/v1/admin/config", "admin", For::System, "/api/v1/admin/config", "", 200),
     ("GET /api/v1/admin/audit", "admin", For::System, "/api/v1/admin/audit", "", 200),
     ("GET /api/v1/admin/status", "admin", For::System, "/api/v1/admin/status", "", 200),
     ("POST /api/v1/admin/verify", "admin", For::Local, "/api/v1/admin/verify", "", 200),
+    ("POST /oauth2/token", "", For::Open, "/oauth2/token", "{}", 400),
+    ("POST /connect/token", "", For::Open, "/connect/token", "{}", 400),
+    ("POST /v1/oauth2/token", "", For::Open, "/v1/oauth2/token", "{}", 400),
+    ("POST /api/auth/v2/token", "", For::Open, "/api/auth/v2/token", "{}", 400),
+    ("GET /oauth2/jwks", "", For::Open, "/oauth2/jwks", "", 200),
+    ("GET /.well-known/oauth-authorization-server", "", For::Open, "/.well-known/oauth-authorization-server", "", 200),
     ("GET /healthz", "", For::Open, "/healthz", "", 200),
     ("GET /readyz", "", For::Open, "/readyz", "", 200),
     ("GET /metrics", "metrics:read", For::Both, "/metrics", "", 200),
@@ -151,6 +186,7 @@ fn each_scope_of_a_company_opens_its_calls_and_no_others() {
                 For::Local => (403, "only_local"),
                 _ if !has_scope => (403, "insufficient_scope"),
                 For::System => (403, "needs_system_key"),
+                For::Open if status >= 400 => (status, ""),
                 _ if status >= 400 => (status, "not_found"),
                 _ => (status, ""),
             };
@@ -174,6 +210,7 @@ fn a_system_key_administers_and_does_nothing_else() {
                 For::Local => (403, "only_local"),
                 _ if !has_scope => (403, "insufficient_scope"),
                 For::Company => (403, "system_key"),
+                For::Open if status >= 400 => (status, ""),
                 _ if status >= 400 => (status, "not_found"),
                 _ => (status, ""),
             };

@@ -16,6 +16,7 @@ mod keys;
 mod lanes;
 mod limits;
 mod lists;
+mod oauth;
 mod operations;
 mod overload;
 mod polling;
