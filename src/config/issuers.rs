@@ -15,8 +15,12 @@ pub struct ExternalIssuer {
     /// What `aud` must name; empty = the daemon's own issuer.
     #[serde(default)]
     pub audience: String,
-    /// The file with its public keys, a JWK Set.
+    /// The file with its public keys, a JWK Set; empty when they are fetched.
+    #[serde(default)]
     pub jwks_file: PathBuf,
+    /// Where its public keys are fetched; empty when they are in a file.
+    #[serde(default)]
+    pub jwks_url: String,
     /// The company of all its tokens, by slug or number; empty when a claim names it.
     #[serde(default)]
     pub company: String,
@@ -36,7 +40,7 @@ fn scope_claim() -> String {
 }
 
 /// Members of an entry that are texts.
-const TEXTS: [&str; 6] = ["issuer", "audience", "jwks_file", "company", "company_claim", "scope_claim"];
+const TEXTS: [&str; 7] = ["issuer", "audience", "jwks_file", "jwks_url", "company", "company_claim", "scope_claim"];
 
 /// What is wrong with a list of issuers, if anything is.
 pub(super) fn refuse(value: &toml_edit::Value) -> Option<String> {
@@ -82,8 +86,8 @@ fn refuse_entry(entry: &toml_edit::InlineTable) -> Option<String> {
         }
     }
     let has = |name: &str| entry.get(name).and_then(toml_edit::Value::as_str).is_some_and(|text| !text.is_empty());
-    if !has("issuer") || !has("jwks_file") {
-        return Some("needs issuer and jwks_file".to_owned());
+    if !has("issuer") || has("jwks_file") == has("jwks_url") {
+        return Some("needs issuer, and either jwks_file or jwks_url".to_owned());
     }
     if has("company") == has("company_claim") {
         return Some("needs either company or company_claim".to_owned());

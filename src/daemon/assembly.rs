@@ -32,6 +32,8 @@ pub(super) struct Assembly {
     pub services: Services,
     /// None when only a command has the store open.
     pub engine: Option<Engine>,
+    /// Fetches the keys of external issuers; none when only a command has the store open.
+    pub sender: Option<Sender>,
     threads: StoreThreads,
     /// Holds the lock of the data directory for as long as anything runs on it.
     _directory: Arc<DataDirectory>,
@@ -49,15 +51,19 @@ pub(super) enum Role {
 /// Attempts in flight to one host and port, as a part of all: two receivers that hang leave room for others.
 const HOST_SHARE: usize = 2;
 
+fn make_sender(config: &Config) -> Result<Sender, StartError> {
+    let policy = Arc::new(ArcSwap::from_pointee(config.egress_policy()));
+    Ok(Sender::new(policy, Arc::new(SystemResolver::default()), TrustedRoots::system())?)
+}
+
 fn start_engine(
     config: &Config,
     seams: &Seams,
     store: &Store,
     metrics: &Metrics,
+    sender: Sender,
     shutdown: &CancellationToken,
 ) -> Result<Engine, StartError> {
-    let policy = Arc::new(ArcSwap::from_pointee(config.egress_policy()));
-    let sender = Sender::new(policy, Arc::new(SystemResolver::default()), TrustedRoots::system())?;
     let all = config.delivery.concurrency_max;
     let options = EngineOptions {
         limits: PermitLimits { all, per_host: (all / HOST_SHARE).max(1) },
@@ -73,7 +79,7 @@ impl Assembly {
     pub fn open(config: Config, seams: &Seams, role: Role) -> Result<Self, StartError> {
         let catalog_file = Some(config.catalog.file.as_path()).filter(|path| !path.as_os_str().is_empty());
         let catalog = Arc::new(Catalog::load(catalog_file, config.catalog.strict)?);
-        let issuers = Arc::new(Issuers::load(&config.oauth.external_issuers)?);
+        let issuers = Arc::new(Issuers::load(&config.oauth.external_issuers, &config.egress_policy())?);
         let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let master = master_key::load(&config.data_dir, credentials.as_deref(), config.environment)?;
@@ -106,10 +112,13 @@ impl Assembly {
         let shutdown = CancellationToken::new();
         let engine = match role {
             Role::Command => Ok(None),
-            Role::Daemon => start_engine(&config, seams, &store, &metrics, &shutdown).map(Some),
+            Role::Daemon => make_sender(&config).and_then(|sender| {
+                let engine = start_engine(&config, seams, &store, &metrics, sender.clone(), &shutdown)?;
+                Ok(Some((engine, sender)))
+            }),
         };
-        let engine = match engine {
-            Ok(engine) => engine,
+        let (engine, sender) = match engine {
+            Ok(engine) => engine.unzip(),
             Err(error) => {
                 threads.stop();
                 return Err(error);
@@ -127,7 +136,7 @@ impl Assembly {
             shutdown,
         });
         match services {
-            Ok(services) => Ok(Self { services, engine, threads, _directory: directory }),
+            Ok(services) => Ok(Self { services, engine, sender, threads, _directory: directory }),
             Err(error) => {
                 if let Some(engine) = engine {
                     engine.stop();

@@ -35,7 +35,7 @@ use crate::store::disk::DataDirectoryError;
 use crate::store::faults::Faults;
 use crate::store::{OpenError, StorageFault, relay_answers};
 use crate::telemetry::logs::{self, FilterError, Form};
-use crate::webhook::SenderError;
+use crate::webhook::{Sender, SenderError};
 
 /// How long open connections may take to end after a signal.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
@@ -179,9 +179,10 @@ impl Daemon {
             let started = listeners.for_runtime(number).and_then(|(network, local)| {
                 let (connections, services) = (connections.clone(), services.clone());
                 let engine = daemon.assembly.engine.as_ref().map(Engine::handle);
+                let sender = daemon.assembly.sender.clone();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 std::thread::Builder::new().name(format!("http-{number}")).spawn(move || {
-                    runtime.block_on(serve(&connections, &services, engine.as_ref(), network, local));
+                    runtime.block_on(serve(&connections, &services, engine.as_ref(), sender.as_ref(), network, local));
                 })
             });
             match started {
@@ -222,11 +223,13 @@ impl Daemon {
     }
 }
 
-/// What one HTTP thread does: accepts and serves, and with the local socket also looks after retention.
+/// What one HTTP thread does: accepts and serves, and with the local socket also looks after retention and the keys of
+/// external issuers.
 async fn serve(
     connections: &Connections,
     services: &Services,
     engine: Option<&EngineHandle>,
+    sender: Option<&Sender>,
     network: std::net::TcpListener,
     local: Option<std::os::unix::net::UnixListener>,
 ) {
@@ -242,7 +245,12 @@ async fn serve(
     let local = local.and_then(|listener| UnixListener::from_std(listener).ok());
     match local {
         Some(local) => {
-            tokio::join!(connections.accept_network(network), connections.accept_local(local), keep_retention(services, engine));
+            tokio::join!(
+                connections.accept_network(network),
+                connections.accept_local(local),
+                keep_retention(services, engine),
+                keep_issuers(services, sender)
+            );
         }
         None => connections.accept_network(network).await,
     }
@@ -266,6 +274,15 @@ async fn keep_retention(services: &Services, engine: Option<&EngineHandle>) {
         let store = services.store.clone();
         // A fault has been reported by the store itself, which ends the daemon.
         let _dropped = tokio::task::spawn_blocking(move || store.drop_expired()).await;
+    }
+}
+
+/// Fetches the keys of external issuers, again and again.
+async fn keep_issuers(services: &Services, sender: Option<&Sender>) {
+    let Some(sender) = sender else { return };
+    tokio::select! {
+        () = services.shutdown.cancelled() => {}
+        () = services.issuers.keep_fetched(sender, services.clock.as_ref()) => {}
     }
 }
 

@@ -70,7 +70,11 @@ impl Fault {
     }
 
     pub fn missing_credentials() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "send an API key in `X-Api-Key`, or an API key or an access token in `Authorization` as a bearer token")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "send an API key in `X-Api-Key`, or an API key or an access token in `Authorization` as a bearer token",
+        )
     }
 
     pub fn two_credentials() -> Self {
@@ -162,7 +166,8 @@ impl Fault {
         }
         if self.status == StatusCode::UNAUTHORIZED {
             // What is wrong with a token is told in the words of RFC 6750, 3.1.
-            let challenge = if self.code.contains("token") { "Bearer realm=\"lutine\", error=\"invalid_token\"" } else { "Bearer realm=\"lutine\"" };
+            let challenge =
+                if self.code.contains("token") { "Bearer realm=\"lutine\", error=\"invalid_token\"" } else { "Bearer realm=\"lutine\"" };
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if self.closes {

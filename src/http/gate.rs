@@ -264,9 +264,7 @@ fn authenticate(services: &Services, presented: Presented<'_>, now: Timestamp) -
     match presented {
         // A JWT has two dots, a key none.
         Presented::Bearer(text) if text.contains(&b'.') => services.tokens.authenticate(text, now).map_err(Fault::from),
-        Presented::Key(text) | Presented::Bearer(text) => {
-            services.keys.authenticate(text, now).map_err(Fault::from)
-        }
+        Presented::Key(text) | Presented::Bearer(text) => services.keys.authenticate(text, now).map_err(Fault::from),
     }
 }
 

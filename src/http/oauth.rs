@@ -287,7 +287,8 @@ fn basic(headers: &HeaderMap) -> Result<Option<(String, String)>, Refusal> {
     if values.next().is_some() {
         return Err(Refusal::request("the header Authorization is there twice"));
     }
-    let wrong = || Refusal { challenges: true, ..Refusal::client("the header Authorization must be Basic with the id and the secret of a client") };
+    let wrong =
+        || Refusal { challenges: true, ..Refusal::client("the header Authorization must be Basic with the id and the secret of a client") };
     let encoded = match value.as_bytes().split_at_checked(6) {
         Some((scheme, encoded)) if scheme.eq_ignore_ascii_case(b"basic ") => encoded.trim_ascii(),
         _ => return Err(wrong()),
@@ -359,8 +360,8 @@ async fn grant_by_access_key(call: OpenCall) -> Result<IssuedToken, Refusal> {
     if media_type(&call.head.headers, JSON)? != JSON {
         return Err(Fault::content_type(JSON).into());
     }
-    let body: AccessKeyBody = serde_json::from_slice(&call.bytes)
-        .map_err(|_| Refusal::request("the body must be a JSON object with accessKey and secretKey"))?;
+    let body: AccessKeyBody =
+        serde_json::from_slice(&call.bytes).map_err(|_| Refusal::request("the body must be a JSON object with accessKey and secretKey"))?;
     let authenticated = call.services.clients.authenticate(&body.access_key, &body.secret_key, call.now);
     let client = authenticated.map_err(|refusal| Refusal::client(refusal.to_string()))?;
     issue(&call, &client, client.grant.scopes, ACCESS_KEY_TOKEN_LIFE).await

@@ -107,7 +107,11 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("GET /api/v1/admin/companies/{id}/clients/{client}", Access::Key(Admin, AdminBucket), clients::get)
         .guarded("PATCH /api/v1/admin/companies/{id}/clients/{client}", Access::Key(Admin, AdminBucket), clients::change)
         .guarded("DELETE /api/v1/admin/companies/{id}/clients/{client}", Access::Key(Admin, AdminBucket), clients::revoke)
-        .guarded("POST /api/v1/admin/companies/{id}/clients/{client}/rotate-secret", Access::Key(Admin, AdminBucket), clients::rotate_secret)
+        .guarded(
+            "POST /api/v1/admin/companies/{id}/clients/{client}/rotate-secret",
+            Access::Key(Admin, AdminBucket),
+            clients::rotate_secret,
+        )
         .guarded("POST /api/v1/admin/companies/{id}/clients/{client}/keys", Access::Key(Admin, AdminBucket), clients::add_key)
         .guarded("DELETE /api/v1/admin/companies/{id}/clients/{client}/keys/{key}", Access::Key(Admin, AdminBucket), clients::remove_key)
         .guarded("GET /api/v1/admin/config", Access::Key(Admin, AdminBucket), system::config)

@@ -164,9 +164,8 @@ fn judge(claims: &Claims, policy: AudPolicy, addresses: &Addresses, now: Timesta
             return Err(AssertionError::NotYet);
         }
     }
-    let is_ours = |audience: &String| {
-        *audience == addresses.issuer || (policy == AudPolicy::TokenEndpoint && addresses.endpoints.contains(audience))
-    };
+    let is_ours =
+        |audience: &String| *audience == addresses.issuer || (policy == AudPolicy::TokenEndpoint && addresses.endpoints.contains(audience));
     // An assertion that is also addressed to another server could be used by that one here.
     let named = claims.aud.as_ref().map_or(&[][..], Audience::all);
     if named.is_empty() || !named.iter().all(is_ours) {
@@ -221,7 +220,9 @@ mod tests {
         for aud in [r#""https://a/oauth2/token""#, r#"["https://a/oauth2/token"]"#, r#"["https://a","https://a/oauth2/token"]"#] {
             assert!(!with(aud, AudPolicy::Issuer) && with(aud, AudPolicy::TokenEndpoint), "{aud}");
         }
-        for aud in ["null", "[]", r#""""#, r#""https://a/""#, r#"["https://a","https://b"]"#, r#""https://A""#, r#""https://a/connect/token""#] {
+        for aud in
+            ["null", "[]", r#""""#, r#""https://a/""#, r#"["https://a","https://b"]"#, r#""https://A""#, r#""https://a/connect/token""#]
+        {
             assert!(!with(aud, AudPolicy::Issuer) && !with(aud, AudPolicy::TokenEndpoint), "{aud}");
         }
     }

@@ -157,9 +157,7 @@ impl ClientService {
             }
         };
         let text = if wishes.with_secret { Some(fresh_secret()?) } else { None };
-        let secret = text
-            .as_ref()
-            .map(|text| ClientSecret { hash: secret_hash(self.store.pepper(), id.as_str(), text), ends: None });
+        let secret = text.as_ref().map(|text| ClientSecret { hash: secret_hash(self.store.pepper(), id.as_str(), text), ends: None });
         let mut keys = Vec::new();
         for key in wishes.keys {
             add_key(&mut keys, to_client_key(key, now))?;

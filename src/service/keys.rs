@@ -11,7 +11,7 @@ use super::key_text::{self, FreshKey};
 use super::rates::Rates;
 use crate::config::Environment;
 use crate::domain::company::CompanyId;
-use crate::domain::key::{ApiKey, KeyId, Grant, Principal};
+use crate::domain::key::{ApiKey, Grant, KeyId, Principal};
 use crate::domain::time::Timestamp;
 use crate::store::{Actor, KeyError, Store};
 

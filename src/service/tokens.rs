@@ -281,12 +281,7 @@ impl TokenService {
     ///
     /// # Errors
     /// See [`AssertionError`].
-    pub async fn authenticate_assertion(
-        &self,
-        text: &str,
-        addresses: &Addresses,
-        now: Timestamp,
-    ) -> Result<Arc<Client>, AssertionError> {
+    pub async fn authenticate_assertion(&self, text: &str, addresses: &Addresses, now: Timestamp) -> Result<Arc<Client>, AssertionError> {
         assertions::authenticate(&self.store, text, addresses, now).await
     }
 

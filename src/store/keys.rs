@@ -11,7 +11,7 @@ use super::live::existing;
 use super::records::{self, GrantRecord, KeyRecord};
 use super::{Actor, LedgerBusy, StorageFault, Store};
 use crate::domain::company::CompanyId;
-use crate::domain::key::{ApiKey, KeyId, Grant, RateOverrides};
+use crate::domain::key::{ApiKey, Grant, KeyId, RateOverrides};
 use crate::domain::scope::{Scope, ScopeSet};
 use crate::domain::time::Timestamp;
 

@@ -8,6 +8,7 @@ mod body;
 mod connect;
 mod connection;
 mod endpoint;
+mod fetch;
 mod headers;
 mod resolve;
 mod signature;
@@ -34,6 +35,7 @@ use crate::domain::time::Timestamp;
 
 pub use self::body::{EnvelopeError, OutgoingEvent};
 pub use self::endpoint::{URL_BYTES_MAX, UrlError, check_url};
+pub use self::fetch::{DOCUMENT_BYTES_MAX, FetchError};
 pub use self::headers::{HEADER_BYTES_MAX, HEADERS_MAX, HeaderError, check_header, check_header_name, check_headers};
 pub use self::resolve::{Resolve, Resolving, SystemResolver};
 pub use self::signature::{VerifyError, verify};

@@ -18,7 +18,7 @@ use lutine::domain::company::{CompanyId, NewCompany};
 use lutine::domain::cursor::Direction;
 use lutine::domain::event::{EventId, NewEvent};
 use lutine::domain::filter::TypeFilter;
-use lutine::domain::key::{KeyId, Grant, RateOverrides};
+use lutine::domain::key::{Grant, KeyId, RateOverrides};
 use lutine::domain::scope::Scope;
 use lutine::domain::time::Timestamp;
 use lutine::store::disk::DataDirectory;

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::companies::{check_name, wrong};
 use crate::domain::company::CompanyId;
-use crate::domain::key::{KeyId, Grant};
+use crate::domain::key::{Grant, KeyId};
 use crate::domain::scope::{Scope, ScopeSet};
 use crate::domain::time::Timestamp;
 use crate::http::call::{Call, json};

@@ -74,6 +74,6 @@ fn the_id_of_a_key_does_not_depend_on_how_it_is_written() {
     let pem = format!("some words\n-----BEGIN PUBLIC KEY-----\n{der}\n-----END PUBLIC KEY-----\n");
     let read = KeyText::read(der).unwrap();
     assert_eq!(KeyText::read(&pem), Ok(read.clone()));
-    assert_eq!(KeyText::read(&format!("  {}\n{} ", &der[..20], &der[20..])), Ok(read.clone()));
+    assert_eq!(KeyText::read(&format!("  {} ", der.replace("YKxC", "\nYK xC"))), Ok(read.clone()));
     assert_eq!((VerifyingKey::from_spki(&read.spki).unwrap().family_name(), read.certificate), ("Ed25519", None));
 }

@@ -132,9 +132,8 @@ fn an_assertion_is_used_once_also_across_a_restart() {
     daemon.restart();
     assert_eq!(ask_with_assertion(&daemon, TOKEN, &assertion).expect(401).json()["error_description"], replayed);
     // The same `jti` in another assertion is the same; that of another client is another.
-    let with = |client: &str, exp: u64| {
-        self::assertion(&daemon, client, "EdDSA", "ed25519", &json!({"jti": "one", "exp": now(&daemon) + exp}))
-    };
+    let with =
+        |client: &str, exp: u64| self::assertion(&daemon, client, "EdDSA", "ed25519", &json!({"jti": "one", "exp": now(&daemon) + exp}));
     ask_with_assertion(&daemon, TOKEN, &with(&client, 30)).expect(401);
     ask_with_assertion(&daemon, TOKEN, &with(&other, 30)).expect(200);
     // It is remembered until nobody would take the assertion any more, and then may be used again.
@@ -319,7 +318,9 @@ fn every_forged_or_stale_assertion_is_refused_for_its_reason() {
     }
     // All of them failed for what was wrong with them: what is right still gets its token.
     ask_with_assertion(&daemon, TOKEN, &right).expect(200);
-    for more in [json!({"exp": now + 660}), json!({"exp": now - 59}), json!({"nbf": now + 60, "iat": now + 60}), json!({"jti": "j".repeat(256)})] {
+    for more in
+        [json!({"exp": now + 660}), json!({"exp": now - 59}), json!({"nbf": now + 60, "iat": now + 60}), json!({"jti": "j".repeat(256)})]
+    {
         ask_with_assertion(&daemon, TOKEN, &with(more)).expect(200);
     }
     for header in [json!({"alg": "RS256", "typ": "JWT"}), json!({"alg": "RS256", "typ": "application/client-authentication+jwt"})] {

@@ -41,7 +41,8 @@ fn a_secret_is_shown_once_and_is_nowhere_on_disk() {
 #[test]
 fn a_key_is_shown_with_the_thumbprint_of_its_certificate() {
     let daemon = daemon();
-    let made = make_client(&daemon, &json!({"scopes": ["events"], "keys": [{"publicKey": RSA_CERTIFICATE, "kid": "a"}, {"publicKey": ED25519}]}));
+    let made =
+        make_client(&daemon, &json!({"scopes": ["events"], "keys": [{"publicKey": RSA_CERTIFICATE, "kid": "a"}, {"publicKey": ED25519}]}));
     assert!(made.get("secret").is_none() && made["hasSecret"] == false, "{made}");
     let keys = made["keys"].as_array().unwrap();
     let facts = |key: &Value| ["kind", "kid", "x5t"].map(|member| key[member].clone());
@@ -226,7 +227,8 @@ fn what_is_changed_of_a_client_is_changed_and_the_rest_stays() {
         [json!("Core"), json!(["events"]), json!("token_endpoint"), expires]
     );
     assert_eq!(change(r#"{"expires":null,"name":"C"}"#), [json!("C"), json!(["events"]), json!("token_endpoint"), Value::Null]);
-    for body in [r#"{"scopes":[]}"#, r#"{"audPolicy":"none"}"#, r#"{"expires":"2020-01-01T00:00:00Z"}"#, r#"{"name":""}"#, r#"{"id":"b"}"#] {
+    for body in [r#"{"scopes":[]}"#, r#"{"audPolicy":"none"}"#, r#"{"expires":"2020-01-01T00:00:00Z"}"#, r#"{"name":""}"#, r#"{"id":"b"}"#]
+    {
         daemon.local().patch(&path, body).expect(400);
     }
 }

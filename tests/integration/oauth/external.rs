@@ -1,6 +1,7 @@
 //! Access tokens of issuers that the operator trusts besides the daemon itself.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 use super::{ED25519, ISSUER, P256, RSA, base64url, der, jwt, nobody, now, sign, with_token};
 use crate::support::daemon::TestDaemon;
 use crate::support::http::{Answer, Request};
+use crate::support::receiver::{Receiver, Reply};
+use crate::support::wait_until;
 
 const LOGIN: &str = "https://login.insurer.example/realms/core";
 
@@ -20,6 +23,7 @@ fn settings(file: &Path, change: impl FnOnce(&mut ExternalIssuer)) -> ExternalIs
         issuer: LOGIN.to_owned(),
         audience: String::new(),
         jwks_file: file.to_owned(),
+        jwks_url: String::new(),
         company: String::new(),
         company_claim: "tenant".to_owned(),
         scope_claim: "scope".to_owned(),
@@ -155,12 +159,24 @@ fn every_foreign_token_that_is_wrong_is_refused_for_its_reason() {
     let headed = |header: Value, key: &str| jwt(&header, &login.claims(&json!({})), |message| sign("RS256", key, message));
     let expired = "the access token has expired; fetch another";
     for (what, token, reason) in [
-        ("another issuer", login.token(&json!({"iss": "https://login.insurer.example/realms/other"})), "the access token is of an issuer that is not known here"),
-        ("our own issuer, by a foreign key", login.token(&json!({"iss": ISSUER})), "this is not an access token: its `typ` must be `at+jwt`"),
+        (
+            "another issuer",
+            login.token(&json!({"iss": "https://login.insurer.example/realms/other"})),
+            "the access token is of an issuer that is not known here",
+        ),
+        (
+            "our own issuer, by a foreign key",
+            login.token(&json!({"iss": ISSUER})),
+            "this is not an access token: its `typ` must be `at+jwt`",
+        ),
         ("another key", headed(json!({"alg": "RS256", "kid": "a"}), "rsa-other"), signature),
         ("an unknown key", headed(json!({"alg": "RS256", "kid": "b"}), "rsa"), signature),
         ("HS256 with the modulus", mac, signature),
-        ("another kind of token", headed(json!({"alg": "RS256", "kid": "a", "typ": "logout+jwt"}), "rsa"), "this is not an access token: its `typ` must be `at+jwt`"),
+        (
+            "another kind of token",
+            headed(json!({"alg": "RS256", "kid": "a", "typ": "logout+jwt"}), "rsa"),
+            "this is not an access token: its `typ` must be `at+jwt`",
+        ),
         ("an ID token", login.token(&json!({"aud": "portal"})), audience),
         ("no audience", login.token(&json!({"aud": null})), audience),
         ("an audience that is an object", login.token(&json!({"aud": {"a": ISSUER}})), audience),
@@ -235,6 +251,54 @@ fn keys_that_the_file_gains_and_loses_are_gained_and_lost_without_a_restart() {
     login.daemon.clock.advance(Duration::from_secs(61));
     login.get(&new).expect(401);
     login.get(&old).expect(200);
+}
+
+#[test]
+fn keys_are_fetched_at_the_start_and_again_when_a_token_names_another() {
+    let keys = Arc::new(Mutex::new(json!({"keys": [jwk("a", "rsa")]}).to_string()));
+    let served = Arc::clone(&keys);
+    let server = Receiver::new(move |_| Reply::Full(200, "Content-Type: application/json\r\n", served.lock().unwrap().clone()));
+    let url = server.url();
+    let login = Login::with(&[jwk("b", "p256")], |settings| {
+        settings.jwks_file = std::path::PathBuf::new();
+        settings.jwks_url = url;
+    });
+    let old = login.token(&json!({"exp": now(&login.daemon) + 3600}));
+    wait_until("the first keys", || login.get(&old).status == 200);
+    assert_eq!(server.count(), 1);
+    assert_eq!(server.hooks()[0].line, "GET /hooks HTTP/1.1");
+    let claims = login.claims(&json!({"exp": now(&login.daemon) + 3600}));
+    let new = jwt(&json!({"alg": "ES256", "kid": "b"}), &claims, |message| sign("ES256", "p256", message));
+    *keys.lock().unwrap() = json!({"keys": [jwk("b", "p256")]}).to_string();
+    // However many tokens name a key that nobody knows, keys are fetched again after half a minute and not before.
+    for _ in 0..20 {
+        login.get(&new).expect(401);
+    }
+    assert_eq!(server.count(), 1);
+    login.daemon.clock.advance(Duration::from_secs(30));
+    wait_until("the new keys", || login.get(&new).status == 200);
+    assert_eq!(server.count(), 2);
+    login.get(&old).expect(401);
+    // A server that gives nothing of use changes nothing.
+    *keys.lock().unwrap() = "{".to_owned();
+    login.daemon.clock.advance(Duration::from_secs(30));
+    login.get(&old).expect(401);
+    wait_until("another look", || server.count() == 3);
+    login.get(&new).expect(200);
+}
+
+#[test]
+fn keys_come_only_from_where_the_operator_lets_things_be_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let overrides = lutine::config::Overrides { data_dir: Some(folder.path().join("data")) };
+    let variables = [("LUTINE_ENVIRONMENT", "development"), ("LUTINE_SERVER__LISTEN", "127.0.0.1:0")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    for url in ["http://169.254.169.254/latest", "ftp://login.example/keys", "https://10.0.0.1/keys", "keys"] {
+        let mut config = lutine::config::Config::load(None, variables.clone(), &overrides).unwrap();
+        config.oauth.external_issuers = vec![settings(Path::new(""), |settings| settings.jwks_url = url.to_owned())];
+        let refused = Daemon::start(config, &Seams::real()).unwrap_err();
+        assert!(refused.is_configuration() && refused.to_string().contains("may not be fetched"), "{refused}");
+    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{ASSERTION_TYPE, ISSUER, TOKEN, basic, claims_of, client_with_secret, daemon, form, make_client, nobody, post_form, with_token};
+use super::{
+    ASSERTION_TYPE, ISSUER, TOKEN, basic, claims_of, client_with_secret, daemon, form, make_client, nobody, post_form, with_token,
+};
 use crate::support::daemon::TestDaemon;
 use crate::support::http::{Answer, Request};
 
@@ -49,7 +51,12 @@ fn every_wrong_request_is_told_what_is_wrong() {
     let own = [("client_id", id.as_str()), ("client_secret", secret.as_str())];
     let with = |more: &[(&'static str, &'static str)]| [more, &[]].concat().into_iter().chain(own).collect::<Vec<_>>();
     refused(&send(&with(&[])), 400, "invalid_request", "the parameter grant_type is missing; it must be client_credentials");
-    refused(&send(&with(&[("grant_type", "")])), 400, "invalid_request", "the parameter grant_type is missing; it must be client_credentials");
+    refused(
+        &send(&with(&[("grant_type", "")])),
+        400,
+        "invalid_request",
+        "the parameter grant_type is missing; it must be client_credentials",
+    );
     for other in ["password", "authorization_code", "refresh_token", "Client_Credentials"] {
         refused(&send(&with(&[("grant_type", other)])), 400, "unsupported_grant_type", "the grant_type must be client_credentials");
     }
@@ -143,7 +150,12 @@ fn one_vendors_clients_send_no_form_and_expect_a_400() {
         assert_eq!((answer.header("cache-control"), answer.header("www-authenticate")), (Some("no-store"), None));
     }
     assert_eq!(nobody.send(&Request::new("POST", PATH)).text(), r#"{"error":"invalid_client"}"#);
-    refused(&nobody.send(&post_form(PATH, &[("grant_type", "password")])), 400, "unsupported_grant_type", "the grant_type must be client_credentials");
+    refused(
+        &nobody.send(&post_form(PATH, &[("grant_type", "password")])),
+        400,
+        "unsupported_grant_type",
+        "the grant_type must be client_credentials",
+    );
     // Elsewhere a form without a grant type is wrong.
     let elsewhere = Request::new("POST", "/connect/token").header("Authorization", &basic(&id, &secret));
     assert_eq!(nobody.send(&elsewhere).expect(400).json()["error"], "invalid_request");

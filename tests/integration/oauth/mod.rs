@@ -156,8 +156,7 @@ pub fn token_of(daemon: &TestDaemon, id: &str, secret: &str) -> String {
 /// Asks for a token with an assertion, as a form without `client_id`.
 #[track_caller]
 pub fn ask_with_assertion(daemon: &TestDaemon, path: &str, assertion: &str) -> Answer {
-    let parameters =
-        [("grant_type", "client_credentials"), ("client_assertion_type", ASSERTION_TYPE), ("client_assertion", assertion)];
+    let parameters = [("grant_type", "client_credentials"), ("client_assertion_type", ASSERTION_TYPE), ("client_assertion", assertion)];
     nobody(daemon).send(&post_form(path, &parameters))
 }
 

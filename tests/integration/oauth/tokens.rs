@@ -262,7 +262,10 @@ fn a_token_of_another_name_of_this_server_is_refused() {
     let token = token_of(&daemon, &id, &secret);
     daemon.restart_with(|config| config.oauth.issuer = "https://other.insurer.example".to_owned());
     let refused = get_events(&daemon, &token).expect(401).json();
-    assert_eq!((&refused["code"], &refused["detail"]), (&json!("invalid_token"), &json!("the access token is of an issuer that is not known here")));
+    assert_eq!(
+        (&refused["code"], &refused["detail"]),
+        (&json!("invalid_token"), &json!("the access token is of an issuer that is not known here"))
+    );
     daemon.restart_with(|config| config.oauth.issuer = ISSUER.to_owned());
     get_events(&daemon, &token).expect(200);
 }
