@@ -166,8 +166,10 @@ impl Fault {
         }
         if self.status == StatusCode::UNAUTHORIZED {
             // What is wrong with a token is told in the words of RFC 6750, 3.1.
-            let challenge =
-                if self.code.contains("token") { "Bearer realm=\"lutine\", error=\"invalid_token\"" } else { "Bearer realm=\"lutine\"" };
+            let challenge = match self.code {
+                "invalid_token" | "token_expired" | "token_revoked" => "Bearer realm=\"lutine\", error=\"invalid_token\"",
+                _ => "Bearer realm=\"lutine\"",
+            };
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if self.closes {

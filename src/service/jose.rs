@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -150,6 +151,7 @@ impl<'a> Unverified<'a> {
             // The claims are read apart from the signature, so that a wrong claim is not told as a wrong signature.
             match jsonwebtoken::decode::<IgnoredAny>(self.text, &key.0, &validation) {
                 Ok(_) => return self.claims(),
+                Err(error) if matches!(error.kind(), ErrorKind::Json(_)) => return Err(JwtError::Malformed),
                 Err(_) => refusal = JwtError::Signature,
             }
         }
