@@ -30,6 +30,8 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 pub const ACCESS_KEY_TOKEN_LIFE: Duration = Duration::from_secs(14_400);
 /// How far the clock may have been set back since a token was issued.
 const SKEW: Duration = Duration::from_secs(60);
+/// How long a key signs at least: of those that must be kept because of what they have signed there are a few then.
+const PERIOD_MIN: Duration = Duration::from_secs(3600);
 /// What the header of an access token calls it (RFC 9068, 2.1).
 const TYPE: &str = "at+jwt";
 
@@ -226,7 +228,7 @@ impl TokenService {
         if Rotation::is_settled(&self.store.token_keys(), now) {
             return Ok(());
         }
-        let period = Duration::from_secs_f64(self.config.load().oauth.key_rotation_days * 86_400.0);
+        let period = Duration::from_secs_f64(self.config.load().oauth.key_rotation_days * 86_400.0).max(PERIOD_MIN);
         let rotation = Rotation { period, kept: ACCESS_KEY_TOKEN_LIFE + SKEW };
         let fresh = || -> Result<Zeroizing<Vec<u8>>, IssueError> {
             let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| IssueError::NoChance)?;
