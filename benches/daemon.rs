@@ -128,6 +128,19 @@ impl Daemon {
         made["key"].as_str().expect("`key create` prints the key").to_owned()
     }
 
+    /// Makes a client of the company that [`Daemon::make_key`] makes, and fetches an access token for it.
+    pub fn make_token(&self) -> String {
+        let scopes = ["--scope", "events:write", "--scope", "events:read"];
+        let made = ask(&self.data_dir, &[&["client", "create", "--company", "bench"], &scopes[..]].concat());
+        let [id, secret] = ["id", "secret"].map(|member| made[member].as_str().expect("`client create` prints the client"));
+        let form = format!("grant_type=client_credentials&client_id={id}&client_secret={secret}");
+        let head = "POST /oauth2/token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded";
+        let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{form}", form.len());
+        let answer = Client::connect(self.address, "").send(request.as_bytes(), 200).body().into_owned();
+        let answer: Value = serde_json::from_slice(&answer).expect("a token comes as JSON");
+        answer["access_token"].as_str().expect("an access token").to_owned()
+    }
+
     /// The sum of a metric over its labels, if the daemon has it. Counters end in `_total`, histograms have `_sum` and `_count`.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let mut client = Client::connect(self.address, "");

@@ -133,7 +133,12 @@ fn chunk_at(buffer: &[u8], position: usize) -> Option<(usize, usize)> {
 
 /// The bytes of a GET with the key; an empty key is not sent.
 pub fn get(path: &str, key: &str) -> Vec<u8> {
-    let credentials = if key.is_empty() { String::new() } else { format!("X-Api-Key: {key}\r\n") };
+    let credentials = match key {
+        "" => String::new(),
+        // A key has no dots, an access token has two.
+        token if token.contains('.') => format!("Authorization: Bearer {token}\r\n"),
+        key => format!("X-Api-Key: {key}\r\n"),
+    };
     format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{credentials}\r\n").into_bytes()
 }
 

@@ -73,6 +73,7 @@ fn main() -> ExitCode {
                 Group::Limits => groups::limits::run(&mut bench),
                 Group::Page => groups::read::run_page(&mut bench),
                 Group::Get => groups::read::run_get(&mut bench),
+                Group::Bearer => groups::read::run_bearer(&mut bench),
                 Group::Filtered => groups::read::run_filtered(&mut bench),
                 Group::Publish => groups::publish::run(&mut bench),
                 Group::Open => groups::open::run(&mut bench),

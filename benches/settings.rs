@@ -10,6 +10,7 @@ pub enum Group {
     Limits,
     Page,
     Get,
+    Bearer,
     Filtered,
     Publish,
     Open,
@@ -28,6 +29,7 @@ impl Group {
         Self::Limits,
         Self::Page,
         Self::Get,
+        Self::Bearer,
         Self::Filtered,
         Self::Publish,
         Self::Open,
@@ -46,6 +48,7 @@ impl Group {
             Self::Limits => "limits",
             Self::Page => "page",
             Self::Get => "get",
+            Self::Bearer => "bearer",
             Self::Filtered => "filtered",
             Self::Publish => "publish",
             Self::Open => "open",
@@ -79,7 +82,7 @@ pub struct Settings {
 }
 
 pub const USAGE: &str = "usage: cargo bench [-- GROUP...]
-groups: page get filtered publish open seal disk deliver profiles fanout backlog idle sick (default: these); limits (the limits alone)
+groups: page get bearer filtered publish open seal disk deliver profiles fanout backlog idle sick (default: these); limits (the limits alone)
 environment: LUTINE_BENCH_EVENTS (300000) events in the large store; the small one has a tenth
              LUTINE_BENCH_DAY_EVENTS (60000) events of the day's mixture
              LUTINE_BENCH_DELIVERIES (20000) webhooks of one round

@@ -20,7 +20,8 @@
 //! An event comes in by `http::api::publish`, is checked by `service::events`, made ready and committed by `store`
 //! (`prepared`, `queue`, `writer`), and is read back by `store::page`. The tail of the log wakes `delivery::engine`, which
 //! asks `delivery::core` what is to be attempted, lets `webhook` send it, and hands what came of it to
-//! `store::deliveries`.
+//! `store::deliveries`. Who calls is found out by `http::gate`: the holder of a key (`service::keys`), or of an access
+//! token (`service::tokens`) that `http::oauth` gave to a client.
 
 pub mod catalog;
 pub mod cli;

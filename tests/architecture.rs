@@ -24,7 +24,7 @@ const ROWS: [(&str, u8); 11] = [
 const DOMAIN: &str = "domain";
 
 /// Paths of other crates, and the only modules that may name them.
-const OWNERS: [(&str, &[&str]); 15] = [
+const OWNERS: [(&str, &[&str]); 17] = [
     ("clap", &["cli"]),
     ("sd_notify", &["daemon"]),
     ("axum", &["http"]),
@@ -36,6 +36,9 @@ const OWNERS: [(&str, &[&str]); 15] = [
     ("hyper_util::client", &["webhook", "cli"]),
     // Signatures of webhooks; cursors and API keys; ids of notifications.
     ("hmac", &["webhook", "service", "domain"]),
+    // Access tokens and assertions, and the keys that verify them.
+    ("jsonwebtoken", &["service"]),
+    ("x509_parser", &["service", "webhook"]),
     ("figment", &["config"]),
     ("tracing_subscriber", &["telemetry"]),
     ("prometheus_client", &["telemetry"]),

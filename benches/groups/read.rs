@@ -1,6 +1,8 @@
 //! Reading: pages of 50, single events and filtered pages, against a null server that returns the same bytes.
 
 use super::{Bench, Contestant, add_against_null, contest};
+use crate::daemon::{Daemon, Options};
+use crate::http::{Client, call};
 use crate::load::Expect;
 use crate::null::Null;
 use crate::report::{Row, Target, count, micros, millis, per_second};
@@ -72,6 +74,26 @@ fn compare(bench: &mut Bench, what: &str, tail: Vec<String>, random: impl Fn(&St
     let row = Row::figure(format!("{what} at random, of the same over {} sealed events", events[1]), per_second(of_large.rate()));
     let row = row.beside(per_second(of_small.rate()), of_large.rate_to(&of_small));
     bench.report.add(row.ratio_must(Target::AtLeast(0.75, "")));
+}
+
+pub fn run_bearer(bench: &mut Bench) {
+    let daemon = Daemon::start(&bench.directory("bearer"), Options::DEFAULT);
+    let (key, token) = (daemon.make_key(), daemon.make_token());
+    let mut client = Client::connect(daemon.address, &key);
+    client.send(&call("POST", "/api/v1/events", &key, r#"{"type":"claim.created","payload":{"claimId":"c-1"}}"#), 201);
+    let by = |credential: &str| Gets::in_order(credential, ["/api/v1/events/1".to_owned()]);
+    let (by_key, by_token) = (by(&key), by(&token));
+    let [by_key, by_token] = contest(
+        &bench.settings,
+        CONNECTIONS,
+        [Contestant::daemon(&daemon, FOUND, || by_key.clone()), Contestant::daemon(&daemon, FOUND, || by_token.clone())],
+    );
+    let row = Row::figure("get by id with an access token, server CPU".to_owned(), micros(by_token.cpu_us()));
+    let row = row.beside(micros(by_key.cpu_us()), by_token.cpu_to(&by_key));
+    bench.report.add(row.ratio_must(Target::AtMost(1.15, "")));
+    let row = Row::figure("get by id with an access token, requests".to_owned(), per_second(by_token.rate()));
+    bench.report.add(row.beside(per_second(by_key.rate()), by_token.rate_to(&by_key)));
+    bench.report.end_section("Access token (32 connections; limit: the same with an API key)");
 }
 
 pub fn run_filtered(bench: &mut Bench) {

@@ -121,11 +121,17 @@ pub async fn chosen(connection: &Connection, option: &CompanyOption) -> Result<O
         (None, false) => Ok(None),
         (Some(_), false) => Err(Failure::Usage("over the network the key decides the company: leave --company out".to_owned())),
         (Some(name), true) => Ok(Some(name.clone())),
-        (None, true) => {
-            let answer = connection.call(Request::get(PATH)).await?.success()?;
-            only_one(&answer.json::<Companies>()?.companies).map(Some)
-        }
+        (None, true) => only(connection).await.map(Some),
     }
+}
+
+/// The number of the only company that the caller can see.
+///
+/// # Errors
+/// When there is not exactly one.
+pub async fn only(connection: &Connection) -> Result<String, Failure> {
+    let answer = connection.call(Request::get(PATH)).await?.success()?;
+    only_one(&answer.json::<Companies>()?.companies)
 }
 
 fn only_one(companies: &[Company]) -> Result<String, Failure> {

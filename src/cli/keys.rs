@@ -81,12 +81,14 @@ pub struct Revoke {
     id: String,
 }
 
-fn network(text: &str) -> Result<String, String> {
+/// A network or an address.
+pub(super) fn network(text: &str) -> Result<String, String> {
     let is_network = text.parse::<ipnet::IpNet>().is_ok() || text.parse::<std::net::IpAddr>().is_ok();
     if is_network { Ok(text.to_owned()) } else { Err("it is a network such as 10.20.0.0/16 or 2001:db8::/32, or one address".to_owned()) }
 }
 
-fn type_prefix(text: &str) -> Result<String, String> {
+/// What types may start with.
+pub(super) fn type_prefix(text: &str) -> Result<String, String> {
     let is_prefix = text.parse::<EventType>().is_ok();
     let wrong = || "it is what types start with, such as claim. : letters, digits, '.', '_' and '-', without *".to_owned();
     if is_prefix { Ok(text.to_owned()) } else { Err(wrong()) }

@@ -5,6 +5,7 @@
 
 mod batch;
 mod catalog;
+mod clients;
 mod companies;
 mod config;
 mod deliveries;
@@ -75,6 +76,9 @@ enum Command {
     /// Create, list and revoke API keys
     #[command(subcommand)]
     Key(keys::Command),
+    /// Create, change and revoke OAuth clients, which fetch access tokens with a secret or a private key
+    #[command(subcommand)]
+    Client(clients::Command),
     /// Publish and read events
     #[command(subcommand)]
     Event(events::Command),
@@ -147,6 +151,7 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
     let done = match command {
         Command::Company(command) => command.run(&connection, format).await,
         Command::Key(command) => command.run(&connection, format).await,
+        Command::Client(command) => command.run(&connection, format).await,
         Command::Event(command) => command.run(&connection, format).await,
         Command::Subscription(command) => command.run(&connection, format).await,
         Command::Delivery(command) => command.run(&connection, format).await,

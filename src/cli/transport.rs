@@ -87,6 +87,12 @@ impl Request {
         Self::post(path, "application/json", body.to_string().into_bytes())
     }
 
+    /// Changes something, with a JSON body.
+    #[must_use]
+    pub fn patch_json(path: &str, body: &Value) -> Self {
+        Self { method: "PATCH", ..Self::post_json(path, body) }
+    }
+
     /// Does something that needs no words.
     #[must_use]
     pub fn act(path: &str) -> Self {

@@ -99,6 +99,14 @@ fn table(walk: &mut Walk<'_>, table: &dyn TableLike, prefix: &str, take: &mut im
                 Some(reason) => walk.fault(offset, &path, reason),
                 None => take(key.path, value.clone(), offset.map_or(1, |offset| walk.line(offset))),
             },
+            // A list of tables may be written as one of values, or as [[name]] with its members below.
+            (Some(key), Item::ArrayOfTables(tables)) if key.shape == keys::Shape::Issuers => {
+                let value = Value::Array(tables.clone().into_array());
+                match key.shape.refuse(&value) {
+                    Some(reason) => walk.fault(offset, &path, reason),
+                    None => take(key.path, value, offset.map_or(1, |offset| walk.line(offset))),
+                }
+            }
             (Some(_), _) => walk.fault(offset, &path, "is a setting, not a table".to_owned()),
             (None, item) => match item.as_table_like() {
                 Some(inner) if keys::is_table(&path) => self::table(walk, inner, &path, take),

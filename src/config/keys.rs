@@ -27,6 +27,8 @@ pub(super) enum Shape {
     Proxy,
     /// A list of hosts, `*.name` and networks.
     Hosts,
+    /// A list of external issuers; see [`super::ExternalIssuer`].
+    Issuers,
 }
 
 /// One key.
@@ -83,6 +85,9 @@ pub(super) const KEYS: &[Key] = &[
     same("egress.proxy", Shape::Proxy, "\"\""),
     same("egress.proxy_bypass", Shape::Hosts, "[]"),
     same("egress.proxy_credentials_file", Shape::Text, "\"\""),
+    same("oauth.issuer", Shape::BaseUrl, "\"\""),
+    same("oauth.key_rotation_days", Shape::Fraction(3650.0), "30"),
+    same("oauth.external_issuers", Shape::Issuers, "[]"),
     same("catalog.file", Shape::Text, "\"\""),
     same("catalog.strict", Shape::Flag, "false"),
     same("catalog.validate", Shape::Word(&["off", "warn", "reject"]), "\"off\""),
@@ -126,6 +131,7 @@ impl Shape {
                     None => Some("must be a list of texts in quotes such as [\"*.internal\", \"10.0.0.0/8\"]".to_owned()),
                 }),
             },
+            Self::Issuers => super::issuers::refuse(value),
             Self::Flag => value.as_bool().is_none().then(|| "must be true or false, without quotes".to_owned()),
             Self::Word(words) => match quoted {
                 Some(word) if words.contains(&word) => None,

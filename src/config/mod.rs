@@ -2,6 +2,7 @@
 
 mod egress;
 mod faults;
+mod issuers;
 mod keys;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 
 pub use self::egress::Egress;
 pub use self::faults::{Fault, Faults};
+pub use self::issuers::ExternalIssuer;
 use self::keys::{ENVIRONMENTS, KEYS};
 use crate::domain::egress::EgressPolicy;
 use crate::domain::nearest::nearest;
@@ -66,6 +68,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Where webhooks may go.
     pub egress: Egress,
+    /// Access tokens.
+    pub oauth: OAuth,
     /// Event types.
     pub catalog: Catalog,
     /// Metrics.
@@ -154,6 +158,17 @@ pub struct Delivery {
     pub per_subscription_max: u16,
     /// Whether answers from private addresses are shown to others than administrators.
     pub private_excerpts: bool,
+}
+
+/// `[oauth]`
+#[derive(Debug, Clone, Deserialize)]
+pub struct OAuth {
+    /// The name of the authorization server in its tokens; never ends with a slash. Empty: the public URL.
+    pub issuer: String,
+    /// Days that a key signs tokens, fractions allowed.
+    pub key_rotation_days: f64,
+    /// Who else issues tokens that are taken here.
+    pub external_issuers: Vec<ExternalIssuer>,
 }
 
 /// `[catalog]`
@@ -279,8 +294,10 @@ impl Config {
             return Err(Faults(vec![Fault::anywhere("egress.proxy_credentials_file", &reason)]));
         }
         config.sources = sources;
-        while config.public_url.ends_with('/') {
-            config.public_url.pop();
+        for url in [&mut config.public_url, &mut config.oauth.issuer] {
+            while url.ends_with('/') {
+                url.pop();
+            }
         }
         Ok(config)
     }

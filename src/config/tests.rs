@@ -108,3 +108,44 @@ fn production_in_the_clear_is_refused() {
     let config = load("server.behind_proxy = true\n", &[]).unwrap();
     assert_eq!((config.retention.days, config.rate_limits.read_per_minute, config.telemetry.metrics_open), (7.0, 6000, false));
 }
+
+const ISSUER: &str = "issuer = \"https://login.example\"\njwks_file = \"keys.json\"\n";
+
+#[test]
+fn an_external_issuer_is_a_table_of_its_own_or_stands_in_a_list() {
+    let tables = format!(
+        "{DEVELOPMENT}[[oauth.external_issuers]]\n{ISSUER}company = \"acme\"\nscopes = [\"events\"]\n\n[[oauth.external_issuers]]\nissuer = \"b\"\njwks_file = \"b.json\"\ncompany_claim = \"tenant\"\nscope_claim = \"roles\"\n"
+    );
+    let list = format!(
+        "{DEVELOPMENT}oauth.external_issuers = [\n  {{ issuer = \"https://login.example\", jwks_file = \"keys.json\", company = \"acme\", scopes = [\"events\"] }},\n  {{ issuer = \"b\", jwks_file = \"b.json\", company_claim = \"tenant\", scope_claim = \"roles\" }},\n]\n"
+    );
+    let [tables, list] = [tables, list].map(|text| load(&text, &[]).unwrap().oauth.external_issuers);
+    assert_eq!(tables, list);
+    assert_eq!((tables.len(), tables[0].scope_claim.as_str(), tables[1].scope_claim.as_str()), (2, "scope", "roles"));
+    assert_eq!(
+        (tables[0].company.as_str(), tables[0].company_claim.as_str(), &tables[0].scopes[..]),
+        ("acme", "", &["events".to_owned()][..])
+    );
+}
+
+#[test]
+fn every_mistake_in_an_external_issuer_is_named() {
+    let with = |more: &str| one_fault(&format!("{DEVELOPMENT}\n[[oauth.external_issuers]]\n{ISSUER}{more}"));
+    let (line, key, message) = with("compny = \"acme\"\n");
+    assert_eq!((line, key.as_str()), (3, "oauth.external_issuers"));
+    assert_eq!(message, "entry 1: there is no member compny; did you mean company?");
+    assert_eq!(with("").2, "entry 1: needs either company or company_claim");
+    assert_eq!(with("company = \"a\"\ncompany_claim = \"b\"\n").2, "entry 1: needs either company or company_claim");
+    assert_eq!(with("company = 7\n").2, "entry 1: company must be a text in quotes");
+    assert_eq!(with("company = \"a\"\nscopes = \"events\"\n").2, "entry 1: scopes must be a list such as [\"events:read\"]");
+    assert!(with("company = \"a\"\nscopes = [\"event\"]\n").2.starts_with("entry 1: scopes: there is no scope `event`"));
+    assert_eq!(with("company = \"a\"\nscope_claim = \"\"\n").2, "entry 1: scope_claim names a claim");
+    let twice = format!("company = \"a\"\n[[oauth.external_issuers]]\n{ISSUER}company = \"b\"\n");
+    assert_eq!(with(&twice).2, "entry 2: there is another one for the issuer \"https://login.example\"");
+    assert_eq!(with("jwks_url = \"https://a/\"\ncompany = \"a\"\n").2, "entry 1: needs issuer, and either jwks_file or jwks_url");
+    let missing = one_fault(&format!("{DEVELOPMENT}[[oauth.external_issuers]]\ncompany = \"a\"\n")).2;
+    assert_eq!(missing, "entry 1: needs issuer, and either jwks_file or jwks_url");
+    for text in ["oauth.external_issuers = 7", "oauth.external_issuers = [7]"] {
+        assert_eq!(one_fault(&format!("{DEVELOPMENT}{text}\n")).1, "oauth.external_issuers");
+    }
+}

@@ -16,6 +16,7 @@ use super::{Seams, StartError};
 use crate::catalog::{Catalog, Validation};
 use crate::config::Config;
 use crate::delivery::{Engine, EngineOptions, PermitLimits};
+use crate::service::issuers::Issuers;
 use crate::service::subscriptions::Deliverer;
 use crate::service::{Foundations, Services};
 use crate::store::disk::DataDirectory;
@@ -32,6 +33,7 @@ pub(super) struct Ground {
     store: Store,
     threads: StoreThreads,
     catalog: Arc<Catalog>,
+    issuers: Arc<Issuers>,
     metrics: Arc<Metrics>,
     /// Holds the lock of the data directory for as long as anything runs on it.
     directory: Arc<DataDirectory>,
@@ -43,6 +45,8 @@ pub(super) struct Assembly {
     pub services: Services,
     /// None when only a command has the store open.
     pub engine: Option<Engine>,
+    /// Fetches the keys of external issuers; none when only a command has the store open.
+    pub sender: Option<Sender>,
     threads: StoreThreads,
     _directory: Arc<DataDirectory>,
 }
@@ -84,6 +88,7 @@ impl Ground {
         let catalog_file = Some(config.catalog.file.as_path()).filter(|path| !path.as_os_str().is_empty());
         let catalog =
             Arc::new(Catalog::load(catalog_file, config.catalog.strict, Validation::parse(&config.catalog.validate).unwrap_or_default())?);
+        let issuers = Arc::new(Issuers::load(&config.oauth.external_issuers, &config.egress_policy())?);
         let directory = Arc::new(DataDirectory::open(&config.data_dir)?);
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let master = master_key::load(&config.data_dir, credentials.as_deref(), config.environment)?;
@@ -113,7 +118,7 @@ impl Ground {
             check_all(&store, &marker)?;
         }
         let threads = store.start()?;
-        Ok(Self { store, threads, catalog, metrics, directory })
+        Ok(Self { store, threads, catalog, issuers, metrics, directory })
     }
 
     /// Writes what waits, and closes the store.
@@ -143,20 +148,21 @@ impl Assembly {
             }
         };
         let deliverer = engine.as_ref().map(|engine| Arc::new(EngineDeliverer(engine.handle())) as Arc<dyn Deliverer>);
-        let Ground { store, threads, catalog, metrics, directory } = ground;
+        let Ground { store, threads, catalog, issuers, metrics, directory } = ground;
         let services = Services::new(Foundations {
             store,
             engine: deliverer,
-            sender,
+            sender: sender.clone(),
             origins,
             catalog,
+            issuers,
             config: Arc::new(ArcSwap::from_pointee(config)),
             clock: Arc::clone(&seams.clock),
             metrics,
             shutdown,
         });
         match services {
-            Ok(services) => Ok(Self { services, engine, threads, _directory: directory }),
+            Ok(services) => Ok(Self { services, engine, sender, threads, _directory: directory }),
             Err(error) => {
                 if let Some(engine) = engine {
                     engine.stop();

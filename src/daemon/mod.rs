@@ -31,11 +31,12 @@ use crate::delivery::{Engine, EngineError, EngineHandle};
 use crate::domain::clock::Clock;
 use crate::http::{ConnectionLimits, Connections};
 use crate::service::Services;
+use crate::service::issuers::KeySetError;
 use crate::store::disk::DataDirectoryError;
 use crate::store::faults::Faults;
 use crate::store::{OpenError, StorageFault, relay_answers};
 use crate::telemetry::logs::{self, FilterError, Form};
-use crate::webhook::SenderError;
+use crate::webhook::{Sender, SenderError};
 
 /// How long open connections may take to end after a signal.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
@@ -78,6 +79,9 @@ pub enum StartError {
     /// The catalogue's file is wrong.
     #[error("{0}")]
     Catalog(#[from] CatalogError),
+    /// The keys of an external issuer cannot be used.
+    #[error("oauth.external_issuers: {0}")]
+    Issuers(#[from] KeySetError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DataDirectoryError),
@@ -126,7 +130,7 @@ impl StartError {
     /// Whether the configuration must be changed, rather than the machine.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Filter(_) | Self::Catalog(_))
+        matches!(self, Self::Filter(_) | Self::Catalog(_) | Self::Issuers(_))
     }
 }
 
@@ -184,9 +188,10 @@ impl Daemon {
             let started = listeners.for_runtime(number).and_then(|(network, local)| {
                 let (connections, services) = (connections.clone(), services.clone());
                 let engine = daemon.assembly.engine.as_ref().map(Engine::handle);
+                let sender = daemon.assembly.sender.clone();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 std::thread::Builder::new().name(format!("http-{number}")).spawn(move || {
-                    runtime.block_on(serve(&connections, &services, engine.as_ref(), network, local));
+                    runtime.block_on(serve(&connections, &services, engine.as_ref(), sender.as_ref(), network, local));
                 })
             });
             match started {
@@ -227,11 +232,13 @@ impl Daemon {
     }
 }
 
-/// What one HTTP thread does: accepts and serves, and with the local socket also looks after retention.
+/// What one HTTP thread does: accepts and serves, and with the local socket also looks after retention and the keys of
+/// external issuers.
 async fn serve(
     connections: &Connections,
     services: &Services,
     engine: Option<&EngineHandle>,
+    sender: Option<&Sender>,
     network: std::net::TcpListener,
     local: Option<std::os::unix::net::UnixListener>,
 ) {
@@ -247,7 +254,12 @@ async fn serve(
     let local = local.and_then(|listener| UnixListener::from_std(listener).ok());
     match local {
         Some(local) => {
-            tokio::join!(connections.accept_network(network), connections.accept_local(local), keep_retention(services, engine));
+            tokio::join!(
+                connections.accept_network(network),
+                connections.accept_local(local),
+                keep_retention(services, engine),
+                keep_issuers(services, sender)
+            );
         }
         None => connections.accept_network(network).await,
     }
@@ -271,6 +283,15 @@ async fn keep_retention(services: &Services, engine: Option<&EngineHandle>) {
         let store = services.store.clone();
         // A fault has been reported by the store itself, which ends the daemon.
         let _dropped = tokio::task::spawn_blocking(move || store.drop_expired()).await;
+    }
+}
+
+/// Fetches the keys of external issuers, again and again.
+async fn keep_issuers(services: &Services, sender: Option<&Sender>) {
+    let Some(sender) = sender else { return };
+    tokio::select! {
+        () = services.shutdown.cancelled() => {}
+        () = services.issuers.keep_fetched(sender, services.clock.as_ref()) => {}
     }
 }
 

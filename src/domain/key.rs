@@ -1,6 +1,7 @@
 //! API keys and who stands behind a request.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -91,14 +92,14 @@ impl RateOverrides {
     }
 }
 
-/// What somebody asks for who creates a key.
+/// What the holder of a key or of a token may do: what somebody asks for who creates a key or a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewKey {
+pub struct Grant {
     /// The company it acts for; none makes a system key.
     pub company: Option<CompanyId>,
     /// A name for people, at most 200 characters.
     pub name: String,
-    /// What it may do; never empty.
+    /// What it may do; never empty for a key or a client.
     pub scopes: ScopeSet,
     /// Its own rates.
     pub rates: RateOverrides,
@@ -110,13 +111,35 @@ pub struct NewKey {
     pub type_prefixes: Vec<String>,
 }
 
+impl Grant {
+    /// Whether the time of the grant is over at `now`.
+    #[must_use]
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Whether events of this type (in lower case) may be published.
+    #[must_use]
+    pub fn may_publish(&self, folded: &str) -> bool {
+        let prefixes = &self.type_prefixes;
+        prefixes.is_empty() || prefixes.iter().any(|prefix| folded.starts_with(prefix.as_str()))
+    }
+
+    /// Whether the grant may be used from this address.
+    #[must_use]
+    pub fn allows_address(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&address))
+    }
+}
+
 /// An API key, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
     /// Its public part.
     pub id: KeyId,
     /// What it was created with.
-    pub grant: NewKey,
+    pub grant: Grant,
     /// HMAC-SHA-256 of the secret under the pepper.
     pub secret_hash: [u8; 32],
     /// When it was created.
@@ -131,15 +154,19 @@ impl ApiKey {
     /// Whether the key is refused at `now`, because it was revoked or has expired.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
-        self.revoked.is_some() || self.grant.expires.is_some_and(|expires| expires <= now)
+        self.revoked.is_some() || self.grant.has_expired(now)
     }
+}
 
-    /// Whether the key may publish events of this type (in lower case).
-    #[must_use]
-    pub fn may_publish(&self, folded: &str) -> bool {
-        let prefixes = &self.grant.type_prefixes;
-        prefixes.is_empty() || prefixes.iter().any(|prefix| folded.starts_with(prefix.as_str()))
-    }
+/// The holder of an access token that was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenHolder {
+    /// The id of the OAuth client.
+    pub client: String,
+    /// Who issued the token, when it was not this daemon.
+    pub issuer: Option<String>,
+    /// What the token allows: never more than its client.
+    pub grant: Grant,
 }
 
 /// Who makes a request.
@@ -147,34 +174,53 @@ impl ApiKey {
 pub enum Principal {
     /// The holder of an API key.
     Key(Arc<ApiKey>),
+    /// The holder of an access token.
+    Token(Arc<TokenHolder>),
     /// Whoever may open the local socket: the administrator of the machine.
     Local,
 }
 
 impl Principal {
+    /// What the principal may do; none for the local administrator, who may do everything.
+    #[must_use]
+    pub fn grant(&self) -> Option<&Grant> {
+        match self {
+            Self::Key(key) => Some(&key.grant),
+            Self::Token(holder) => Some(&holder.grant),
+            Self::Local => None,
+        }
+    }
+
     /// The company the principal acts for; none for system keys and the local administrator.
     #[must_use]
     pub fn company(&self) -> Option<CompanyId> {
-        match self {
-            Self::Key(key) => key.grant.company,
-            Self::Local => None,
-        }
+        self.grant().and_then(|grant| grant.company)
     }
 
     /// Whether the principal may do what `scope` names.
     #[must_use]
     pub fn allows(&self, scope: Scope) -> bool {
+        self.grant().is_none_or(|grant| grant.scopes.allows(scope))
+    }
+
+    /// The OAuth client that the principal is, if it came with a token.
+    #[must_use]
+    pub fn client(&self) -> Option<&str> {
         match self {
-            Self::Key(key) => key.grant.scopes.allows(scope),
-            Self::Local => true,
+            Self::Token(holder) => Some(&holder.client),
+            Self::Key(_) | Self::Local => None,
         }
     }
 
-    /// How the audit log names the principal: `key:{id}` or `local`.
+    /// How the audit log names the principal: `key:{id}`, `client:{id}`, `client:{id} of {issuer}` or `local`.
     #[must_use]
     pub fn audit_name(&self) -> String {
         match self {
             Self::Key(key) => format!("key:{}", key.id),
+            Self::Token(holder) => match &holder.issuer {
+                None => format!("client:{}", holder.client),
+                Some(issuer) => format!("client:{} of {issuer}", holder.client),
+            },
             Self::Local => "local".to_owned(),
         }
     }

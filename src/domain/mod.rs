@@ -3,6 +3,7 @@
 //! Nothing in here does I/O or waits; time and chance are arguments. Whoever needs a
 //! format (stored records, JSON) makes it in its own layer.
 
+pub mod client;
 pub mod clock;
 pub mod clock_guard;
 pub mod company;

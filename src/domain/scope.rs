@@ -105,6 +105,18 @@ impl ScopeSet {
         Scope::ALL.into_iter().filter(move |scope| self.0 & (1 << *scope as u8) != 0)
     }
 
+    /// What this set and `other` both allow.
+    #[must_use]
+    pub fn shared_with(self, other: Self) -> Self {
+        Scope::ALL.into_iter().filter(|scope| self.allows(*scope) && other.allows(*scope)).collect()
+    }
+
+    /// The scopes as one text with spaces between them (RFC 6749, 3.3).
+    #[must_use]
+    pub fn to_text(self) -> String {
+        self.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")
+    }
+
     /// Whether no scope is in the set.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -128,6 +140,16 @@ mod tests {
             assert_eq!(scope.as_str().parse(), Ok(scope));
         }
         assert!("events:delete".parse::<Scope>().is_err());
+    }
+
+    #[test]
+    fn two_sets_share_what_both_allow() {
+        let admin = ScopeSet::EMPTY.with(Scope::Admin);
+        let publisher: ScopeSet = [Scope::EventsWrite, Scope::Events].into_iter().collect();
+        assert_eq!(admin.shared_with(publisher), publisher);
+        assert_eq!(publisher.shared_with(ScopeSet::EMPTY.with(Scope::EventsRead)), ScopeSet::EMPTY);
+        assert!(admin.shared_with(admin).allows(Scope::Admin));
+        assert_eq!(publisher.to_text(), "events events:write");
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl Call {
     pub fn company(&self) -> Result<CompanyId, Fault> {
         match &self.principal {
             Principal::Key(key) => key.grant.company.ok_or_else(Fault::system_key),
+            Principal::Token(holder) => holder.grant.company.ok_or_else(Fault::system_key),
             Principal::Local => {
                 let name = self.header(&LUTINE_COMPANY)?.ok_or_else(Fault::names_no_company)?;
                 let company = self.services.companies.find(name).ok_or_else(|| Fault::no_such_company(name))?;
@@ -116,6 +117,11 @@ impl Call {
     pub fn segment_after(&self, name: &str) -> &str {
         let mut segments = self.head.uri.path().split('/').skip_while(|segment| *segment != name);
         segments.nth(1).unwrap_or_default()
+    }
+
+    /// The segment of the path at this place, counted between slashes from 0, which is the empty one before the first.
+    pub fn segment(&self, place: usize) -> &str {
+        self.head.uri.path().split('/').nth(place).unwrap_or_default()
     }
 
     /// What stands behind the last slash of the path.
@@ -192,7 +198,8 @@ impl Call {
     }
 }
 
-fn media_type(headers: &HeaderMap, expected: &str) -> Result<String, Fault> {
+/// The media type in lower case, without parameters. A charset other than UTF-8 is refused.
+pub(super) fn media_type(headers: &HeaderMap, expected: &str) -> Result<String, Fault> {
     let refused = || Fault::content_type(expected);
     let value = headers.get(CONTENT_TYPE).ok_or_else(refused)?.to_str().map_err(|_| refused())?;
     let mut parts = value.split(';');

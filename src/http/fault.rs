@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::scope::Scope;
 use crate::service::checks::CheckError;
+use crate::service::clients::ClientServiceError;
 use crate::service::cursors::CursorError;
 use crate::service::deliveries::{DeliveriesError, DeliveryError};
 use crate::service::events::{PageError, PublishError, SampleError};
@@ -15,7 +16,10 @@ use crate::service::keys::{AuthenticateError, CreateKeyError};
 use crate::service::notifications::LinkError;
 use crate::service::signing_keys::SigningKeyError;
 use crate::service::subscriptions::{TestError, WishError};
-use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, ReadError, SubscriptionError};
+use crate::service::tokens::{IssueError, TokenRefusal};
+use crate::store::{
+    AppendError, ClientError as StoredClientError, CompanyError, KeyError, LedgerBusy, ReadError, SubscriptionError, TokenKeyError,
+};
 use crate::webhook::{ClientError, TargetError, TrustError};
 use crate::wire::events::ItemError;
 use crate::wire::problem::{self, Problem, ProblemError};
@@ -76,19 +80,24 @@ impl Fault {
     }
 
     pub fn missing_credentials() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "send an API key in `X-Api-Key`, or in `Authorization` as a bearer token")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "send an API key in `X-Api-Key`, or an API key or an access token in `Authorization` as a bearer token",
+        )
     }
 
     pub fn two_credentials() -> Self {
-        Self::bad_request("ambiguous_credentials", "send one API key, in `X-Api-Key` or in `Authorization`, and only once")
+        Self::bad_request("ambiguous_credentials", "send one API key or access token, in `X-Api-Key` or in `Authorization`, and only once")
     }
 
-    pub fn network() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "network_not_allowed", "this key may not be used from this address")
+    /// `noun` is what the caller came with: a key or an access token.
+    pub fn network(noun: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "network_not_allowed", format!("this {noun} may not be used from this address"))
     }
 
-    pub fn scope(scope: Scope) -> Self {
-        let detail = format!("this key lacks the scope `{scope}`");
+    pub fn scope(noun: &str, scope: Scope) -> Self {
+        let detail = format!("this {noun} lacks the scope `{scope}`");
         Self::new(StatusCode::FORBIDDEN, "insufficient_scope", detail).with("scope", scope.as_str())
     }
 
@@ -165,7 +174,12 @@ impl Fault {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"lutine\""));
+            // What is wrong with a token is told in the words of RFC 6750, 3.1.
+            let challenge = match self.code {
+                "invalid_token" | "token_expired" | "token_revoked" => "Bearer realm=\"lutine\", error=\"invalid_token\"",
+                _ => "Bearer realm=\"lutine\"",
+            };
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if self.closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -305,6 +319,53 @@ impl From<AuthenticateError> for Fault {
             AuthenticateError::Expired => "key_expired",
         };
         Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+    }
+}
+
+impl From<TokenRefusal> for Fault {
+    fn from(error: TokenRefusal) -> Self {
+        let code = match error {
+            TokenRefusal::Expired => "token_expired",
+            TokenRefusal::Revoked | TokenRefusal::ClientExpired => "token_revoked",
+            _ => "invalid_token",
+        };
+        Self::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+    }
+}
+
+impl From<StoredClientError> for Fault {
+    fn from(error: StoredClientError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StoredClientError::NoSuchCompany(company) => Self::no_such_company(&company.to_string()),
+            StoredClientError::IdTaken(_) => {
+                Self { pointer: Some("/id".to_owned()), ..Self::new(StatusCode::CONFLICT, "id_taken", detail) }
+            }
+            StoredClientError::NoSuchClient | StoredClientError::NoSuchKey => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
+            StoredClientError::Revoked => Self::new(StatusCode::CONFLICT, "client_revoked", detail),
+            StoredClientError::TooManyKeys => Self::new(StatusCode::CONFLICT, "too_many_keys", detail),
+            StoredClientError::KeyKnown => Self::new(StatusCode::CONFLICT, "key_known", detail),
+            StoredClientError::LastKey => Self::new(StatusCode::CONFLICT, "last_key", detail),
+            StoredClientError::Busy(busy) => busy.into(),
+        }
+    }
+}
+
+impl From<ClientServiceError> for Fault {
+    fn from(error: ClientServiceError) -> Self {
+        match error {
+            ClientServiceError::NoChance(_) => Self::internal(error.to_string()),
+            ClientServiceError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<IssueError> for Fault {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Keys(TokenKeyError::Busy(busy)) => busy.into(),
+            _ => Self::internal(error.to_string()),
+        }
     }
 }
 

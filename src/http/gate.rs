@@ -15,11 +15,11 @@ use bytes::Bytes;
 
 use super::call::{Call, Quota};
 use super::fault::Fault;
-use crate::domain::key::{Bucket, Principal};
+use crate::domain::key::{Bucket, Grant, Principal};
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
 use crate::service::Services;
-use crate::service::keys::Credential;
+use crate::service::credentials::Credential;
 use crate::service::rates::{Standing, WINDOW_SECONDS};
 use crate::telemetry::metrics::RouteCounters;
 
@@ -108,6 +108,7 @@ pub(super) struct OpenCall {
     pub services: Services,
     pub head: Parts,
     pub request_id: RequestId,
+    pub body: Body,
 }
 
 /// Who was let in.
@@ -124,7 +125,7 @@ where
 {
     let request_id = RequestId::of(request.headers());
     let _in_flight = route.services.metrics.request();
-    let (head, _) = request.into_parts();
+    let (head, body) = request.into_parts();
     let uri = head.uri.clone();
     let now = route.services.clock.now();
     let admitted = match route.access {
@@ -136,7 +137,7 @@ where
     let (outcome, standing) = match admitted {
         Err(refused) => (Err(refused.fault), refused.standing),
         Ok(quota) => {
-            let outcome = handler(OpenCall { services: route.services.clone(), head, request_id: request_id.clone() }).await;
+            let outcome = handler(OpenCall { services: route.services.clone(), head, body, request_id: request_id.clone() }).await;
             (outcome, quota.map(|quota| (quota.bucket, quota.standing(now))))
         }
     };
@@ -191,7 +192,8 @@ struct Refused {
     standing: Option<(Bucket, Standing)>,
 }
 
-fn caller_of(head: &Parts) -> Caller {
+/// Where a request comes from.
+pub(super) fn caller_of(head: &Parts) -> Caller {
     // A request without the mark of its connection is nobody's; no key allows the unspecified address by a network.
     head.extensions.get().copied().unwrap_or(Caller::Address(IpAddr::from([0, 0, 0, 0])))
 }
@@ -211,29 +213,29 @@ fn admit(route: &Route, head: &Parts, now: Timestamp, scope: Scope, bucket: Buck
     };
     let refused = &services.metrics.refused;
     let unknown = |fault: Fault| Box::new(Refused { fault, standing: Some((bucket, Standing::unused(limit, now))) });
-    let text = presented(&head.headers).map_err(|fault| {
+    let credential = presented(&head.headers).map_err(|fault| {
         refused.missing.inc();
         unknown(fault)
     })?;
-    let credential = services.keys.authenticate(text, now).map_err(|error| {
-        let fault = Fault::from(error);
-        if fault.code == "invalid_key" {
+    let credential = authenticate(services, credential, now).map_err(|fault| {
+        if matches!(fault.code, "invalid_key" | "invalid_token") {
             refused.invalid.inc()
         } else {
             refused.over.inc()
         };
         unknown(fault)
     })?;
-    let limit = credential.key.grant.rates.of(bucket).unwrap_or(limit);
+    let grant = credential.grant();
+    let limit = grant.and_then(|grant| grant.rates.of(bucket)).unwrap_or(limit);
     let quota = Quota { windows: Arc::clone(&credential.windows), bucket, limit };
     let known = |fault: Fault| Box::new(Refused { fault, standing: Some((bucket, quota.standing(now))) });
-    if !allows_caller(&credential, address, config.server.behind_proxy, &head.headers) {
+    if grant.is_some_and(|grant| !allows_caller(grant, address, config.server.behind_proxy, &head.headers)) {
         refused.network.inc();
-        return Err(known(Fault::network()));
+        return Err(known(Fault::network(noun(&credential))));
     }
     if !credential.principal.allows(scope) {
         refused.scope.inc();
-        return Err(known(Fault::scope(scope)));
+        return Err(known(Fault::scope(noun(&credential), scope)));
     }
     if let Err(fault) = quota.take(1, now) {
         refused.rate.inc();
@@ -242,8 +244,33 @@ fn admit(route: &Route, head: &Parts, now: Timestamp, scope: Scope, bucket: Buck
     Ok(Admitted { principal: credential.principal.clone(), quota: Some(quota) })
 }
 
-/// The key that a request carries.
-fn presented(headers: &HeaderMap) -> Result<&[u8], Fault> {
+/// What a caller of this kind calls its credential.
+fn noun(credential: &Credential) -> &'static str {
+    match credential.principal {
+        Principal::Token(_) => "access token",
+        Principal::Key(_) | Principal::Local => "key",
+    }
+}
+
+/// A credential as it is sent.
+#[derive(Debug, Clone, Copy)]
+enum Presented<'a> {
+    /// In `X-Api-Key`: a key.
+    Key(&'a [u8]),
+    /// In `Authorization`: a key or an access token.
+    Bearer(&'a [u8]),
+}
+
+fn authenticate(services: &Services, presented: Presented<'_>, now: Timestamp) -> Result<Arc<Credential>, Fault> {
+    match presented {
+        // A JWT has two dots, a key none.
+        Presented::Bearer(text) if text.contains(&b'.') => services.tokens.authenticate(text, now).map_err(Fault::from),
+        Presented::Key(text) | Presented::Bearer(text) => services.keys.authenticate(text, now).map_err(Fault::from),
+    }
+}
+
+/// The credential that a request carries.
+fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Fault> {
     let mut keys = headers.get_all(&X_API_KEY).iter();
     let mut authorizations = headers.get_all(AUTHORIZATION).iter();
     let (key, authorization) = (keys.next(), authorizations.next());
@@ -253,18 +280,18 @@ fn presented(headers: &HeaderMap) -> Result<&[u8], Fault> {
     match (key, authorization) {
         (None, None) => Err(Fault::missing_credentials()),
         (Some(_), Some(_)) => Err(Fault::two_credentials()),
-        (Some(key), None) => Ok(key.as_bytes()),
+        (Some(key), None) => Ok(Presented::Key(key.as_bytes())),
         // The name of the scheme is compared without case (RFC 9110, 11.1).
         (None, Some(authorization)) => match authorization.as_bytes().split_at_checked(7) {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Ok(token.trim_ascii()),
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Ok(Presented::Bearer(token.trim_ascii())),
             _ => Err(Fault::missing_credentials()),
         },
     }
 }
 
-/// Whether the key may be used from where the request comes from. Behind a proxy that is what the proxy says last.
-fn allows_caller(credential: &Credential, address: IpAddr, behind_proxy: bool, headers: &HeaderMap) -> bool {
-    if credential.key.grant.networks.is_empty() {
+/// Whether a grant may be used from where the request comes from. Behind a proxy that is what the proxy says last.
+pub(super) fn allows_caller(grant: &Grant, address: IpAddr, behind_proxy: bool, headers: &HeaderMap) -> bool {
+    if grant.networks.is_empty() {
         return true;
     }
     let forwarded = headers.get_all(&X_FORWARDED_FOR).iter().next_back().filter(|_| behind_proxy);
@@ -272,7 +299,7 @@ fn allows_caller(credential: &Credential, address: IpAddr, behind_proxy: bool, h
         None => Some(address),
         Some(list) => list.to_str().ok().and_then(|list| list.rsplit(',').next()?.trim().parse().ok()),
     };
-    address.is_some_and(|address| credential.allows_address(address))
+    address.is_some_and(|address| grant.allows_address(address))
 }
 
 fn tell_standing(headers: &mut HeaderMap, bucket: Bucket, standing: &Standing) {

@@ -10,6 +10,7 @@ mod connections;
 mod direct;
 mod fault;
 mod gate;
+mod oauth;
 mod operations;
 mod query;
 mod routes;

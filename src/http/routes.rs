@@ -10,11 +10,11 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::api::{companies, deliveries, egress, events, handshakes, keys, notifications, publish, subscriptions, system};
+use super::api::{clients, companies, deliveries, egress, events, handshakes, keys, notifications, publish, subscriptions, system};
 use super::call::Call;
 use super::fault::Fault;
 use super::gate::{Access, OpenCall, Route, guarded, open};
-use super::operations;
+use super::{oauth, operations};
 use crate::domain::key::Bucket::{Admin as AdminBucket, Read, Write};
 use crate::domain::scope::Scope::{
     Admin, DeliveriesRead, DeliveriesReplay, EventsRead, EventsWrite, SubscriptionsRead, SubscriptionsWrite,
@@ -112,11 +112,29 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("POST /api/v1/admin/keys", Access::Key(Admin, AdminBucket), keys::create)
         .guarded("GET /api/v1/admin/keys", Access::Key(Admin, AdminBucket), keys::list)
         .guarded("DELETE /api/v1/admin/keys/{id}", Access::Key(Admin, AdminBucket), keys::revoke)
+        .guarded("POST /api/v1/admin/companies/{id}/clients", Access::Key(Admin, AdminBucket), clients::create)
+        .guarded("GET /api/v1/admin/companies/{id}/clients", Access::Key(Admin, AdminBucket), clients::list)
+        .guarded("GET /api/v1/admin/companies/{id}/clients/{client}", Access::Key(Admin, AdminBucket), clients::get)
+        .guarded("PATCH /api/v1/admin/companies/{id}/clients/{client}", Access::Key(Admin, AdminBucket), clients::change)
+        .guarded("DELETE /api/v1/admin/companies/{id}/clients/{client}", Access::Key(Admin, AdminBucket), clients::revoke)
+        .guarded(
+            "POST /api/v1/admin/companies/{id}/clients/{client}/rotate-secret",
+            Access::Key(Admin, AdminBucket),
+            clients::rotate_secret,
+        )
+        .guarded("POST /api/v1/admin/companies/{id}/clients/{client}/keys", Access::Key(Admin, AdminBucket), clients::add_key)
+        .guarded("DELETE /api/v1/admin/companies/{id}/clients/{client}/keys/{key}", Access::Key(Admin, AdminBucket), clients::remove_key)
         .guarded("GET /api/v1/admin/config", Access::Key(Admin, AdminBucket), system::config)
         .guarded("GET /api/v1/admin/audit", Access::Key(Admin, AdminBucket), system::audit)
         .guarded("GET /api/v1/admin/status", Access::Key(Admin, AdminBucket), system::status)
         .guarded("POST /api/v1/admin/verify", Access::Local, system::verify)
         .guarded("POST /api/v1/admin/egress/check", Access::Local, egress::check)
+        .open("POST /oauth2/token", Access::Open, oauth::token)
+        .open("POST /connect/token", Access::Open, oauth::token)
+        .open("POST /v1/oauth2/token", Access::Open, oauth::token)
+        .open("POST /api/auth/v2/token", Access::Open, oauth::access_key_token)
+        .open("GET /oauth2/jwks", Access::Open, oauth::jwks)
+        .open("GET /.well-known/oauth-authorization-server", Access::Open, oauth::metadata)
         .open("GET /healthz", Access::Open, operations::health)
         .open("GET /readyz", Access::Open, operations::readiness)
         .open("GET /metrics", Access::Metrics, operations::metrics)

@@ -39,8 +39,6 @@ impl CompanyService {
     /// The company that somebody names by its number or its slug; a number wins over a slug of the same digits.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<Company>> {
-        let companies = self.store.companies();
-        let by_id = name.parse().ok().and_then(|number| companies.by_id(CompanyId(number)));
-        by_id.or_else(|| companies.by_slug(name)).cloned()
+        self.store.companies().named(name).cloned()
     }
 }

@@ -204,8 +204,8 @@ impl EventService {
             }
             _ => {}
         }
-        let allowed = match principal {
-            Principal::Key(key) if !key.grant.type_prefixes.is_empty() && !key.may_publish(&event.kind.folded()) => {
+        let allowed = match principal.grant() {
+            Some(grant) if !grant.type_prefixes.is_empty() && !grant.may_publish(&event.kind.folded()) => {
                 Err(PublishError::TypeNotAllowed { kind: event.kind.as_str().to_owned() })
             }
             _ => Ok(()),

@@ -39,7 +39,8 @@ impl Presented<'_> {
     }
 }
 
-fn hash(pepper: &[u8; 32], secret: &str) -> [u8; 32] {
+/// HMAC-SHA-256 of a secret under the pepper.
+pub(super) fn hash(pepper: &[u8; 32], secret: &str) -> [u8; 32] {
     #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
     let keyed = Hmac::<Sha256>::new_from_slice(pepper).expect("HMAC takes keys of every length");
     keyed.chain_update(secret.as_bytes()).finalize().into_bytes().into()
@@ -98,7 +99,7 @@ fn digit(value: u32) -> u8 {
 }
 
 /// A 256-bit number in 43 digits, the highest first.
-fn base62(number: &[u8; 32]) -> String {
+pub(super) fn base62(number: &[u8; 32]) -> String {
     let mut number = Zeroizing::new(*number);
     let mut digits = [b'0'; SECRET_LENGTH];
     for place in digits.iter_mut().rev() {
@@ -113,7 +114,8 @@ fn base62(number: &[u8; 32]) -> String {
     digits.iter().map(|byte| char::from(*byte)).collect()
 }
 
-fn check_of(body: &str) -> [u8; CHECK_LENGTH] {
+/// The check of a text: its CRC-32 in 6 digits.
+pub(super) fn check_of(body: &str) -> [u8; CHECK_LENGTH] {
     let mut value = crc32(body.as_bytes());
     let mut digits = [b'0'; CHECK_LENGTH];
     for place in digits.iter_mut().rev() {

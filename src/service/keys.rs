@@ -1,24 +1,19 @@
 //! API keys: making, listing, revoking, and saying who stands behind a request.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-use siphasher::sip128::SipHasher24;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::credentials::{Credential, Remembered, Tag};
 use super::key_text::{self, FreshKey};
-use super::rates::{Rates, Windows};
+use super::rates::Rates;
 use crate::config::Environment;
 use crate::domain::company::CompanyId;
-use crate::domain::key::{ApiKey, KeyId, NewKey, Principal};
+use crate::domain::key::{ApiKey, Grant, KeyId, Principal};
 use crate::domain::time::Timestamp;
 use crate::store::{Actor, KeyError, Store};
-
-/// Keys whose text is remembered as verified.
-const REMEMBERED_MAX: usize = 4_096;
 
 /// Draws of a key id before the ledger's answer "in use" is believed to be a fault.
 const DRAWS_MAX: usize = 8;
@@ -51,35 +46,12 @@ pub enum CreateKeyError {
     Ledger(#[from] KeyError),
 }
 
-/// The holder of a verified key and what counts its calls.
-#[derive(Debug)]
-pub struct Credential {
-    /// The key.
-    pub key: Arc<ApiKey>,
-    /// The same, as who makes a request.
-    pub principal: Principal,
-    /// Its counters.
-    pub windows: Arc<Windows>,
-}
-
-impl Credential {
-    /// Whether the key may be used from this address.
-    #[must_use]
-    pub fn allows_address(&self, address: IpAddr) -> bool {
-        let networks = &self.key.grant.networks;
-        let address = address.to_canonical();
-        networks.is_empty() || networks.iter().any(|network| network.contains(&address))
-    }
-}
-
 /// The use cases of API keys.
 pub struct KeyService {
     store: Store,
     environment: Environment,
-    rates: Rates,
-    /// Under a key of this process, the 128-bit hash of a verified text stands for it; the text is not kept.
-    hasher: SipHasher24,
-    verified: RwLock<HashMap<u128, Arc<Credential>>>,
+    rates: Rates<KeyId>,
+    verified: Remembered<(Arc<ApiKey>, Arc<Credential>)>,
 }
 
 impl fmt::Debug for KeyService {
@@ -90,10 +62,7 @@ impl fmt::Debug for KeyService {
 
 impl KeyService {
     pub(super) fn new(store: Store, environment: Environment) -> Result<Self, getrandom::Error> {
-        let mut key = [0; 16];
-        getrandom::fill(&mut key)?;
-        let hasher = SipHasher24::new_with_key(&key);
-        Ok(Self { store, environment, rates: Rates::default(), hasher, verified: RwLock::default() })
+        Ok(Self { store, environment, rates: Rates::default(), verified: Remembered::new()? })
     }
 
     /// Who holds the key with this text.
@@ -101,23 +70,21 @@ impl KeyService {
     /// # Errors
     /// See [`AuthenticateError`]. An unknown id costs as much time as a wrong secret.
     pub fn authenticate(&self, text: &[u8], now: Timestamp) -> Result<Arc<Credential>, AuthenticateError> {
-        let tag = self.hasher.hash(text).as_u128();
+        let tag = self.verified.tag(text);
         let keys = self.store.keys();
-        let verified = self.verified.read().unwrap_or_else(PoisonError::into_inner).get(&tag).cloned();
         // A key that was revoked or changed since is another value in the ledger's snapshot.
-        let credential = match verified {
-            Some(credential) if keys.by_id(credential.key.id).is_some_and(|key| Arc::ptr_eq(key, &credential.key)) => credential,
+        let (key, credential) = match self.verified.get(tag) {
+            Some((key, credential)) if keys.by_id(key.id).is_some_and(|known| Arc::ptr_eq(known, &key)) => (key, credential),
             _ => self.verify(text, tag, now)?,
         };
-        let key = &credential.key;
         if key.is_over(now) {
             return Err(if key.revoked.is_some() { AuthenticateError::Revoked } else { AuthenticateError::Expired });
         }
-        self.store.touch_key(key, now);
+        self.store.touch_key(&key, now);
         Ok(credential)
     }
 
-    fn verify(&self, text: &[u8], tag: u128, now: Timestamp) -> Result<Arc<Credential>, AuthenticateError> {
+    fn verify(&self, text: &[u8], tag: Tag, now: Timestamp) -> Result<(Arc<ApiKey>, Arc<Credential>), AuthenticateError> {
         let text = std::str::from_utf8(text).map_err(|_| AuthenticateError::Malformed)?;
         let presented = key_text::parse(text).map_err(|_| AuthenticateError::Malformed)?;
         let keys = self.store.keys();
@@ -125,21 +92,18 @@ impl KeyService {
         let stored = key.map_or(&[0; 32], |key| &key.secret_hash);
         let is_equal = bool::from(presented.secret_hash(self.store.pepper()).ct_eq(stored));
         let key = key.filter(|_| is_equal).ok_or(AuthenticateError::Unknown)?;
-        let windows = self.rates.of(key.id, now);
-        let credential = Arc::new(Credential { key: Arc::clone(key), principal: Principal::Key(Arc::clone(key)), windows });
-        let mut verified = self.verified.write().unwrap_or_else(PoisonError::into_inner);
-        if verified.len() >= REMEMBERED_MAX && !verified.contains_key(&tag) {
-            verified.clear();
-        }
-        verified.insert(tag, Arc::clone(&credential));
-        Ok(credential)
+        let windows = self.rates.of(&key.id, now);
+        let credential = Arc::new(Credential { principal: Principal::Key(Arc::clone(key)), windows });
+        let verified = (Arc::clone(key), credential);
+        self.verified.put(tag, verified.clone());
+        Ok(verified)
     }
 
     /// Makes a key; its text is in the answer and nowhere else.
     ///
     /// # Errors
     /// See [`CreateKeyError`].
-    pub async fn create(&self, new: NewKey, actor: &Actor) -> Result<(ApiKey, Zeroizing<String>), CreateKeyError> {
+    pub async fn create(&self, new: Grant, actor: &Actor) -> Result<(ApiKey, Zeroizing<String>), CreateKeyError> {
         for _ in 0..DRAWS_MAX {
             let mut chance = Zeroizing::new([0; 64]);
             getrandom::fill(chance.as_mut())?;

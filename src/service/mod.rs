@@ -2,20 +2,26 @@
 //!
 //! Nobody here knows a status code or a header; time is read from the clock that was handed in.
 
+pub mod assertions;
 pub mod checks;
+pub mod clients;
 pub mod companies;
 mod consent_token;
+pub mod credentials;
 pub mod cursors;
 pub mod deliveries;
 pub mod egress;
 pub mod events;
 pub mod handshakes;
+pub mod issuers;
+pub mod jose;
 pub mod key_text;
 pub mod keys;
 pub mod notifications;
 pub mod rates;
 pub mod signing_keys;
 pub mod subscriptions;
+pub mod tokens;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -24,12 +30,15 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::clients::ClientService;
 use self::companies::CompanyService;
 use self::deliveries::DeliveryService;
 use self::events::EventService;
+use self::issuers::Issuers;
 use self::keys::KeyService;
 use self::notifications::NotificationService;
 use self::subscriptions::{Deliverer, SubscriptionService};
+use self::tokens::TokenService;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::domain::clock::Clock;
@@ -48,6 +57,8 @@ pub struct Foundations {
     pub sender: Option<Sender>,
     /// The event types that are known.
     pub catalog: Arc<Catalog>,
+    /// Who issues access tokens besides the daemon itself.
+    pub issuers: Arc<Issuers>,
     /// The settings in force; read at the start of each unit of work.
     pub config: Arc<ArcSwap<Config>>,
     /// Wall time.
@@ -71,6 +82,10 @@ pub struct Parts {
     pub companies: CompanyService,
     /// API keys.
     pub keys: KeyService,
+    /// OAuth clients.
+    pub clients: ClientService,
+    /// Access tokens.
+    pub tokens: TokenService,
     /// Subscriptions.
     pub subscriptions: Arc<SubscriptionService>,
     /// Deliveries.
@@ -100,11 +115,24 @@ impl Services {
         let companies = CompanyService::new(store.clone());
         let environment = foundations.config.load().environment;
         let keys = KeyService::new(store.clone(), environment)?;
+        let clients = ClientService::new(store.clone());
+        let tokens = TokenService::new(store.clone(), Arc::clone(&foundations.config), Arc::clone(&foundations.issuers))?;
         let subscriptions = Arc::new(SubscriptionService::new(&foundations));
         let deliveries = DeliveryService::new(store.clone(), Arc::clone(&subscriptions));
         let notifications = NotificationService::new(store.clone());
         let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES_MAX));
-        Ok(Self(Arc::new(Parts { events, companies, keys, subscriptions, deliveries, notifications, large_bodies, foundations })))
+        Ok(Self(Arc::new(Parts {
+            events,
+            companies,
+            keys,
+            clients,
+            tokens,
+            subscriptions,
+            deliveries,
+            notifications,
+            large_bodies,
+            foundations,
+        })))
     }
 }
 

@@ -1,16 +1,18 @@
 //! Rate limits: calls per key, bucket and minute, in fixed windows of the wall clock.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::domain::key::{Bucket, KeyId};
+use crate::domain::key::Bucket;
 use crate::domain::time::Timestamp;
 
 /// Seconds of a window.
 pub const WINDOW_SECONDS: u64 = 60;
 
-/// Keys that are kept before those without calls in this minute are dropped.
+/// Holders that are kept before those without calls in this minute are dropped.
 const KEYS_KEPT: usize = 8_192;
 
 /// How a bucket stands at one moment.
@@ -90,17 +92,27 @@ fn used_in(word: u64, window: u64) -> u32 {
     if word >> 32 == window { u32::try_from(word & u64::from(u32::MAX)).unwrap_or(u32::MAX) } else { 0 }
 }
 
-/// The counters of all keys that called lately.
-#[derive(Debug, Default)]
-pub struct Rates {
-    keys: RwLock<HashMap<KeyId, Arc<Windows>>>,
+/// The counters of all holders that called lately, by what names them: the ids of keys, or of clients.
+#[derive(Debug)]
+pub struct Rates<K> {
+    keys: RwLock<HashMap<K, Arc<Windows>>>,
 }
 
-impl Rates {
-    /// The counters of a key. Only keys that exist are asked for, which bounds how many there are.
+impl<K> Default for Rates<K> {
+    fn default() -> Self {
+        Self { keys: RwLock::default() }
+    }
+}
+
+impl<K: Eq + Hash> Rates<K> {
+    /// The counters of a holder. Only holders that exist are asked for, which bounds how many there are.
     #[must_use]
-    pub fn of(&self, key: KeyId, now: Timestamp) -> Arc<Windows> {
-        if let Some(windows) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+    pub fn of<Q>(&self, key: &Q, now: Timestamp) -> Arc<Windows>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(windows) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(key) {
             return Arc::clone(windows);
         }
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
@@ -108,13 +120,14 @@ impl Rates {
             // Counters that somebody holds stay, so that one key never has two sets of them.
             keys.retain(|_, windows| Arc::strong_count(windows) > 1 || !windows.is_idle(now));
         }
-        Arc::clone(keys.entry(key).or_default())
+        Arc::clone(keys.entry(key.to_owned()).or_default())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::key::KeyId;
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_micros(seconds * 1_000_000)
@@ -161,6 +174,6 @@ mod tests {
     fn one_key_has_one_set_of_counters() {
         let rates = Rates::default();
         let id: KeyId = "abcDEF012345".parse().unwrap();
-        assert!(Arc::ptr_eq(&rates.of(id, at(0)), &rates.of(id, at(100))));
+        assert!(Arc::ptr_eq(&rates.of(&id, at(0)), &rates.of(&id, at(100))));
     }
 }

@@ -32,6 +32,13 @@ impl Companies {
         self.by_slug.get(slug)
     }
 
+    /// The company that somebody names by its number or its slug; a number wins over a slug of the same digits.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<Company>> {
+        let by_id = name.parse().ok().and_then(|number| self.by_id(CompanyId(number)));
+        by_id.or_else(|| self.by_slug(name))
+    }
+
     /// All of them, by number.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Company>> {

@@ -8,10 +8,10 @@ use redb::ReadableTable;
 
 use super::ledger::{COMPANIES, KEYS, Ledger, record_act};
 use super::live::existing;
-use super::records::{self, KeyRecord};
+use super::records::{self, GrantRecord, KeyRecord};
 use super::{Actor, LedgerBusy, StorageFault, Store};
 use crate::domain::company::CompanyId;
-use crate::domain::key::{ApiKey, KeyId, NewKey, RateOverrides};
+use crate::domain::key::{ApiKey, Grant, KeyId, RateOverrides};
 use crate::domain::scope::{Scope, ScopeSet};
 use crate::domain::time::Timestamp;
 
@@ -52,9 +52,9 @@ pub enum KeyError {
     Busy(#[from] LedgerBusy),
 }
 
-fn to_record(key: &ApiKey) -> KeyRecord {
-    let grant = &key.grant;
-    KeyRecord {
+/// What a grant is stored as.
+pub(super) fn to_grant_record(grant: &Grant) -> GrantRecord {
+    GrantRecord {
         company: grant.company.map(|company| company.0),
         name: grant.name.clone(),
         scopes: grant.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
@@ -64,6 +64,36 @@ fn to_record(key: &ApiKey) -> KeyRecord {
         expires_us: grant.expires.map(Timestamp::as_micros),
         networks: grant.networks.iter().map(ToString::to_string).collect(),
         type_prefixes: grant.type_prefixes.clone(),
+    }
+}
+
+/// The grant that was stored; none when the record is damaged.
+pub(super) fn from_grant_record(record: GrantRecord) -> Option<Grant> {
+    let scopes: Result<ScopeSet, _> = record.scopes.iter().map(|scope| scope.parse::<Scope>()).collect();
+    let networks: Result<Vec<ipnet::IpNet>, _> = record.networks.iter().map(|network| network.parse()).collect();
+    Some(Grant {
+        company: record.company.map(CompanyId),
+        name: record.name,
+        scopes: scopes.ok()?,
+        rates: RateOverrides { read: record.rate_read, write: record.rate_write, admin: record.rate_admin },
+        expires: record.expires_us.map(Timestamp::from_micros),
+        networks: networks.ok()?,
+        type_prefixes: record.type_prefixes,
+    })
+}
+
+fn to_record(key: &ApiKey) -> KeyRecord {
+    let grant = to_grant_record(&key.grant);
+    KeyRecord {
+        company: grant.company,
+        name: grant.name,
+        scopes: grant.scopes,
+        rate_read: grant.rate_read,
+        rate_write: grant.rate_write,
+        rate_admin: grant.rate_admin,
+        expires_us: grant.expires_us,
+        networks: grant.networks,
+        type_prefixes: grant.type_prefixes,
         secret_hash: key.secret_hash.to_vec(),
         created_us: key.created.as_micros(),
         revoked_us: key.revoked.map(Timestamp::as_micros),
@@ -75,19 +105,20 @@ fn read(id: &[u8], record: &[u8]) -> Result<ApiKey, StorageFault> {
     let record: KeyRecord = records::decode(record)?;
     let damaged = || StorageFault::Record(format!("key {}", String::from_utf8_lossy(id)));
     let id: KeyId = std::str::from_utf8(id).ok().and_then(|text| text.parse().ok()).ok_or_else(damaged)?;
-    let scopes: Result<Vec<Scope>, _> = record.scopes.iter().map(|scope| scope.parse()).collect();
-    let networks: Result<Vec<ipnet::IpNet>, _> = record.networks.iter().map(|network| network.parse()).collect();
+    let grant = GrantRecord {
+        company: record.company,
+        name: record.name,
+        scopes: record.scopes,
+        rate_read: record.rate_read,
+        rate_write: record.rate_write,
+        rate_admin: record.rate_admin,
+        expires_us: record.expires_us,
+        networks: record.networks,
+        type_prefixes: record.type_prefixes,
+    };
     Ok(ApiKey {
         id,
-        grant: NewKey {
-            company: record.company.map(CompanyId),
-            name: record.name,
-            scopes: scopes.map_err(|_| damaged())?.into_iter().collect::<ScopeSet>(),
-            rates: RateOverrides { read: record.rate_read, write: record.rate_write, admin: record.rate_admin },
-            expires: record.expires_us.map(Timestamp::from_micros),
-            networks: networks.map_err(|_| damaged())?,
-            type_prefixes: record.type_prefixes,
-        },
+        grant: from_grant_record(grant).ok_or_else(damaged)?,
         secret_hash: record.secret_hash.try_into().map_err(|_| damaged())?,
         created: Timestamp::from_micros(record.created_us),
         revoked: record.revoked_us.map(Timestamp::from_micros),
@@ -120,7 +151,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`KeyError`].
-    pub async fn create_key(&self, id: KeyId, new: NewKey, secret_hash: [u8; 32], actor: &Actor) -> Result<ApiKey, KeyError> {
+    pub async fn create_key(&self, id: KeyId, new: Grant, secret_hash: [u8; 32], actor: &Actor) -> Result<ApiKey, KeyError> {
         let (inner, actor, at) = (Arc::clone(&self.inner), actor.clone(), self.inner.now());
         let created = self.inner.ledger.submit(
             move |transaction| {

@@ -8,6 +8,7 @@ mod attempts;
 mod audit;
 mod bloom;
 mod chunk;
+mod clients;
 mod companies;
 mod deliveries;
 mod delivery_views;
@@ -34,6 +35,7 @@ mod subscriptions;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod token_keys;
 mod verify;
 mod writer;
 
@@ -51,6 +53,7 @@ pub use self::answer::relay_answers;
 pub use self::attempts::AttemptRow;
 pub use self::audit::AuditRow;
 pub use self::chunk::ChunkError;
+pub use self::clients::{ClientError, Clients, JtiUse, NewClient};
 pub use self::companies::{Companies, CompanyError};
 pub use self::deliveries::{
     CloseState, ClosedRow, DeadReason, DeadRow, DeliveryRow, DeliveryState, ExpiredRange, Outcomes, PositionRow, RetryRow,
@@ -68,6 +71,7 @@ pub use self::rsa_keys::RsaKeyBytes;
 pub use self::secrets::{MasterKey, SecretError, random};
 pub use self::snapshots::{Kept, Snapshot};
 pub use self::subscriptions::{SubscriptionChange, SubscriptionError};
+pub use self::token_keys::{Rotation, TokenKey, TokenKeyError};
 pub use self::verify::VerifyReport;
 
 use self::attempts::AttemptLog;
@@ -325,6 +329,8 @@ struct Inner {
     purged: ArcSwap<HashMap<CompanyId, Position>>,
     companies: ArcSwap<Companies>,
     keys: ArcSwap<Keys>,
+    clients: ArcSwap<Clients>,
+    token_keys: ArcSwap<Vec<Arc<TokenKey>>>,
     subscriptions: RwLock<Subscriptions>,
     rsa_keys: RwLock<HashMap<CompanyId, RsaKeyBytes>>,
     attempts: AttemptLog,

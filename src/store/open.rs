@@ -315,6 +315,8 @@ impl Store {
         let rsa_keys = super::rsa_keys::load(&ledger, master)?;
         let companies = super::companies::load(&ledger)?;
         let keys = super::keys::load(&ledger)?;
+        let clients = super::clients::load(&ledger)?;
+        let token_keys = super::token_keys::load(&ledger, master)??;
         let subscriptions = super::subscriptions::load(&ledger, master)?;
         let attempts = super::attempts::open(disk.as_ref(), &ledger, known.epoch)?;
         let opened = open.span().map(|(first, _)| first.created);
@@ -343,6 +345,8 @@ impl Store {
             companies: ArcSwap::from_pointee(companies),
             rsa_keys: RwLock::new(rsa_keys),
             keys: ArcSwap::from_pointee(keys),
+            clients: ArcSwap::from_pointee(clients),
+            token_keys: ArcSwap::from_pointee(token_keys),
             subscriptions: RwLock::new(subscriptions),
             attempts,
             maintenance: Mutex::new(Maintenance { due: true, closing: false }),

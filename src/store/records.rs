@@ -111,6 +111,89 @@ pub(super) struct KeyRecord {
     pub last_used_us: Option<u64>,
 }
 
+/// A grant as stored within another record.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct GrantRecord {
+    #[n(0)]
+    pub company: Option<u32>,
+    #[n(1)]
+    pub name: String,
+    #[n(2)]
+    pub scopes: Vec<String>,
+    #[n(3)]
+    pub rate_read: Option<u32>,
+    #[n(4)]
+    pub rate_write: Option<u32>,
+    #[n(5)]
+    pub rate_admin: Option<u32>,
+    #[n(6)]
+    pub expires_us: Option<u64>,
+    #[n(7)]
+    pub networks: Vec<String>,
+    #[n(8)]
+    pub type_prefixes: Vec<String>,
+}
+
+/// A client's secret as stored.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct ClientSecretRecord {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub hash: Vec<u8>,
+    #[n(1)]
+    pub ends_us: Option<u64>,
+}
+
+/// A client's public key as stored.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct ClientKeyRecord {
+    #[n(0)]
+    pub id: String,
+    #[n(1)]
+    pub kid: Option<String>,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub spki: Vec<u8>,
+    #[n(3)]
+    pub x5t: Option<String>,
+    #[n(4)]
+    pub x5t_s256: Option<String>,
+    #[n(5)]
+    pub not_after_us: Option<u64>,
+    #[n(6)]
+    pub added_us: u64,
+}
+
+/// An OAuth client as stored.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct ClientRecord {
+    #[n(0)]
+    pub company: u32,
+    #[n(1)]
+    pub grant: GrantRecord,
+    /// Whether its assertions may name the token endpoint.
+    #[n(2)]
+    pub by_token_endpoint: bool,
+    #[n(3)]
+    pub secrets: Vec<ClientSecretRecord>,
+    #[n(4)]
+    pub keys: Vec<ClientKeyRecord>,
+    #[n(5)]
+    pub created_us: u64,
+    #[n(6)]
+    pub revoked_us: Option<u64>,
+    #[n(7)]
+    pub last_used_us: Option<u64>,
+}
+
+/// A key that signs access tokens, as stored.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct TokenKeyRecord {
+    #[n(0)]
+    pub signs_from_us: u64,
+    /// Nonce and ciphertext of the private key under the master key.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub sealed: Vec<u8>,
+}
+
 /// A row of the audit log.
 #[derive(Debug, Clone, Encode, Decode)]
 pub(super) struct AuditRecord {

@@ -8,6 +8,7 @@ mod body;
 mod connect;
 mod connection;
 mod endpoint;
+mod fetch;
 mod handshake;
 mod headers;
 mod inspect;
@@ -47,6 +48,7 @@ use crate::telemetry::metrics::TokenMetrics;
 
 pub use self::body::{BodyError, EnvelopeError, OutgoingEvent};
 pub use self::endpoint::{URL_BYTES_MAX, UrlError, check_url};
+pub use self::fetch::{DOCUMENT_BYTES_MAX, FetchError};
 pub use self::handshake::{ConsentRequest, parse_allowed_rate};
 pub use self::headers::{HEADER_BYTES_MAX, HEADERS_MAX, HeaderError, check_header, check_header_name, check_headers};
 pub use self::inspect::{Inspection, Tried, Way};

@@ -1,11 +1,13 @@
 //! JSON that enters and leaves the process, and nothing else of it.
 
 pub mod admin;
+pub mod clients;
 pub mod deliveries;
 pub mod egress;
 pub mod events;
 mod json;
 mod members;
+pub mod oauth;
 mod overrides;
 pub mod problem;
 pub mod publish;

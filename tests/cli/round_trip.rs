@@ -19,6 +19,24 @@ fn story(ask: impl Fn(&[&str]) -> Value) {
     let keys = ask(&["key", "list"]);
     assert!(keys["keys"][0]["revokedUtc"].is_string() && keys["keys"][0].get("key").is_none(), "{keys}");
 
+    let client = ask(&["client", "create", "--company", "acme", "--scope", "events:read", "--id", "core", "--name", "Core"]);
+    assert!(client["secret"].as_str().is_some_and(|text| text.starts_with("evs_")), "{client}");
+    let changed = ask(&["client", "change", "core", "--aud-policy", "token_endpoint", "--expires", "2099-01-31"]);
+    assert_eq!((&changed["audPolicy"], &changed["expiresUtc"]), (&json!("token_endpoint"), &json!("2099-01-31T00:00:00.000000Z")));
+    assert_eq!(ask(&["client", "change", "core", "--expires", "never"])["expiresUtc"], Value::Null);
+    let rotated = ask(&["client", "rotate-secret", "core"]);
+    assert!(rotated["previousExpiresUtc"].is_string() && rotated["secret"] != client["secret"], "{rotated}");
+    let public_key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/oauth/keys/rsa.cert.pem");
+    let key = ask(&["client", "add-key", "core", "--public-key", public_key, "--kid", "2026"]);
+    assert_eq!((&key["kind"], &key["kid"]), (&json!("RSA"), &json!("2026")));
+    let key = key["id"].as_str().unwrap();
+    assert_eq!(ask(&["client", "remove-key", "core", key, "--company", "acme"]), json!({"id": "core", "key": key, "removed": true}));
+    let keyed = ask(&["client", "create", "--scope", "events", "--public-key", public_key]);
+    assert!(keyed.get("secret").is_none() && keyed["keys"][0]["id"] == key, "{keyed}");
+    assert_eq!(ask(&["client", "revoke", "core"]), json!({"id": "core", "revoked": true}));
+    let clients = ask(&["client", "list"]);
+    assert!(clients["clients"][0]["revokedUtc"].is_string() && clients["clients"][0].get("secret").is_none(), "{clients}");
+
     let payload = r#"{ "claimId": "c-1", "amount": 1.50 }"#;
     let publish = ["event", "publish", "--type", "claim.created", "--payload", payload, "--dedupe-key", "c-1"];
     let first = ask(&publish);

@@ -18,7 +18,7 @@ use lutine::domain::company::{CompanyId, NewCompany};
 use lutine::domain::cursor::Direction;
 use lutine::domain::event::{EventId, NewEvent};
 use lutine::domain::filter::TypeFilter;
-use lutine::domain::key::{KeyId, NewKey, RateOverrides};
+use lutine::domain::key::{Grant, KeyId, RateOverrides};
 use lutine::domain::reference::NewReferences;
 use lutine::domain::scope::Scope;
 use lutine::domain::time::Timestamp;
@@ -131,7 +131,7 @@ fn write(root: &Path) {
         wait(store.create_company(new, &actor)).unwrap();
     }
     for number in [1, 2] {
-        let new = NewKey {
+        let new = Grant {
             company: Some(CompanyId(u32::from(number))),
             name: format!("key {number}"),
             scopes: [Scope::EventsRead, Scope::EventsWrite].into_iter().collect(),

@@ -18,6 +18,7 @@ mod keys;
 mod lanes;
 mod limits;
 mod lists;
+mod oauth;
 mod operations;
 mod overload;
 mod polling;

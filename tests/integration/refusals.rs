@@ -12,7 +12,7 @@ const EVENTS: &str = "/api/v1/events";
 #[test]
 fn a_call_without_a_key_is_told_where_to_put_it() {
     let daemon = TestDaemon::start();
-    let detail = "send an API key in `X-Api-Key`, or in `Authorization` as a bearer token";
+    let detail = "send an API key in `X-Api-Key`, or an API key or an access token in `Authorization` as a bearer token";
     let mut nobody = daemon.client("");
     for request in [
         Request::get(EVENTS),
@@ -55,7 +55,7 @@ fn a_key_works_in_both_headers_but_not_in_two_at_once() {
     {
         nobody.send(&Request::get(EVENTS).header(name, &value)).expect(200);
     }
-    let detail = "send one API key, in `X-Api-Key` or in `Authorization`, and only once";
+    let detail = "send one API key or access token, in `X-Api-Key` or in `Authorization`, and only once";
     let bearer = format!("Bearer {key}");
     for (one, other) in [
         (("X-Api-Key", &key), ("Authorization", &bearer)),

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod assertions;
 mod deliveries;
 
 use std::collections::{HashMap, HashSet};

@@ -13,7 +13,7 @@ use lutine::domain::company::{CompanyId, NewCompany};
 use lutine::domain::cursor::{Direction, Position};
 use lutine::domain::event::{EventVersion, NewEvent, Receipt};
 use lutine::domain::filter::TypeFilter;
-use lutine::domain::key::{NewKey, RateOverrides};
+use lutine::domain::key::{Grant, RateOverrides};
 use lutine::domain::notification::NotificationKey;
 use lutine::domain::scope::Scope;
 use lutine::domain::time::Timestamp;
@@ -128,8 +128,8 @@ pub fn actor() -> Actor {
     Actor { name: "local".to_owned(), request_id: None }
 }
 
-pub fn new_key(name: &str) -> NewKey {
-    NewKey {
+pub fn new_key(name: &str) -> Grant {
+    Grant {
         company: None,
         name: name.to_owned(),
         scopes: [Scope::EventsRead].into_iter().collect(),

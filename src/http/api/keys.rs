@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::companies::{check_name, wrong};
 use crate::domain::company::CompanyId;
-use crate::domain::key::{KeyId, NewKey};
+use crate::domain::key::{Grant, KeyId};
 use crate::domain::scope::{Scope, ScopeSet};
 use crate::domain::time::Timestamp;
 use crate::http::call::{Call, json};
@@ -19,7 +19,7 @@ use crate::wire::admin::{KeyShape, NewKeyBody};
 const ENTRIES_MAX: usize = 100;
 
 /// The company that a name stands for; a company's key knows only its own.
-fn named_company(call: &Call, name: &str) -> Result<CompanyId, Fault> {
+pub(super) fn named_company(call: &Call, name: &str) -> Result<CompanyId, Fault> {
     let own = call.principal.company();
     let company = call.services.companies.find(name).filter(|company| own.is_none_or(|own| own == company.id));
     company.map(|company| company.id).ok_or_else(|| Fault::no_such_company(name))
@@ -33,7 +33,7 @@ pub(in crate::http) async fn create(call: Call) -> Result<Response, Fault> {
         Some(name) => Some(named_company(&call, &name.to_string())?),
         None => call.principal.company(),
     };
-    let new = read_new_key(&body, company, call.services.clock.now())?;
+    let new = read_grant("key", &body, company, call.services.clock.now())?;
     let (key, text) = call.services.keys.create(new, &call.actor()).await?;
     json(StatusCode::CREATED, &KeyShape::fresh(&key, &text))
 }
@@ -61,16 +61,9 @@ pub(in crate::http) async fn revoke(call: Call) -> Result<Response, Fault> {
     Ok(response)
 }
 
-fn read_new_key(body: &NewKeyBody, company: Option<CompanyId>, now: Timestamp) -> Result<NewKey, Fault> {
-    let mut scopes = ScopeSet::EMPTY;
-    for (place, text) in body.scopes.iter().enumerate() {
-        let scope: Scope =
-            text.parse().map_err(|error: crate::domain::scope::ParseScopeError| wrong(&format!("/scopes/{place}"), error.to_string()))?;
-        scopes = scopes.with(scope);
-    }
-    if scopes.is_empty() {
-        return Err(wrong("/scopes", "a key has at least one scope"));
-    }
+/// What a key or a client is to be granted.
+pub(super) fn read_grant(noun: &str, body: &NewKeyBody, company: Option<CompanyId>, now: Timestamp) -> Result<Grant, Fault> {
+    let scopes = read_scopes(noun, &body.scopes)?;
     if company.is_none()
         && let Some(scope) = scopes.iter().find(|scope| !matches!(scope, Scope::Admin | Scope::MetricsRead))
     {
@@ -82,20 +75,32 @@ fn read_new_key(body: &NewKeyBody, company: Option<CompanyId>, now: Timestamp) -
         ));
     }
     if body.networks.len() > ENTRIES_MAX || body.type_prefixes.len() > ENTRIES_MAX {
-        return Err(wrong("/networks", format!("a key has at most {ENTRIES_MAX} networks and {ENTRIES_MAX} type prefixes")));
+        return Err(wrong("/networks", format!("a {noun} has at most {ENTRIES_MAX} networks and {ENTRIES_MAX} type prefixes")));
     }
-    let expires = body.expires.as_ref().map(|text| read_expiry(text, now)).transpose()?;
+    let expires = body.expires.as_ref().map(|text| read_expiry(noun, text, now)).transpose()?;
     let name = body.name.clone().unwrap_or_else(|| "unnamed".to_owned());
     check_name(&name)?;
     let networks = body.networks.iter().enumerate().map(|(place, text)| read_network(place, text)).collect::<Result<_, _>>()?;
     let type_prefixes = body.type_prefixes.iter().enumerate().map(|(place, text)| read_prefix(place, text)).collect::<Result<_, _>>()?;
-    Ok(NewKey { company, name, scopes, rates: body.rates.into(), expires, networks, type_prefixes })
+    Ok(Grant { company, name, scopes, rates: body.rates.into(), expires, networks, type_prefixes })
 }
 
-fn read_expiry(text: &str, now: Timestamp) -> Result<Timestamp, Fault> {
+/// The scopes of a list, at least one.
+pub(super) fn read_scopes(noun: &str, texts: &[String]) -> Result<ScopeSet, Fault> {
+    let mut scopes = ScopeSet::EMPTY;
+    for (place, text) in texts.iter().enumerate() {
+        let scope: Scope =
+            text.parse().map_err(|error: crate::domain::scope::ParseScopeError| wrong(&format!("/scopes/{place}"), error.to_string()))?;
+        scopes = scopes.with(scope);
+    }
+    if scopes.is_empty() { Err(wrong("/scopes", format!("a {noun} has at least one scope"))) } else { Ok(scopes) }
+}
+
+/// A time that is still to come.
+pub(super) fn read_expiry(noun: &str, text: &str, now: Timestamp) -> Result<Timestamp, Fault> {
     let expires: Timestamp =
         text.parse().map_err(|error: crate::domain::time::ParseTimestampError| wrong("/expires", error.to_string()))?;
-    if expires <= now { Err(wrong("/expires", "the key would be expired already")) } else { Ok(expires) }
+    if expires <= now { Err(wrong("/expires", format!("the {noun} would be expired already"))) } else { Ok(expires) }
 }
 
 fn read_network(place: usize, text: &str) -> Result<IpNet, Fault> {

@@ -1,5 +1,6 @@
 //! The native API: Events API and administration.
 
+pub(super) mod clients;
 pub(super) mod companies;
 pub(super) mod deliveries;
 pub(super) mod egress;
