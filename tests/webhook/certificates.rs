@@ -74,7 +74,7 @@ fn url(receiver: &Receiver) -> String {
 fn with(receiver: &Receiver, overrides: Overrides) -> Result<Target, TargetError> {
     let mut subscription = subscription(&url(receiver));
     subscription.wishes.overrides = Overrides { timeout_ms: Some(5_000), ..overrides };
-    Target::new(&subscription)
+    Target::new(&subscription, origin())
 }
 
 fn trusting(authority: &Authority) -> Overrides {
@@ -158,11 +158,11 @@ async fn the_token_service_may_be_of_the_own_authority_and_is_shown_no_certifica
         audience: None,
     }));
     subscription.wishes.overrides = showing(&identity, trusting(&own));
-    let report = send(&sender(), &Target::new(&subscription).unwrap()).await;
+    let report = send(&sender(), &Target::new(&subscription, origin()).unwrap()).await;
     assert_eq!(report.exchange, DELIVERED, "{report:?}");
     assert_eq!(receiver.requests()[0].header("authorization"), "Bearer token");
     subscription.wishes.overrides = showing(&identity, Overrides::default());
-    let report = send(&sender(), &Target::new(&subscription).unwrap()).await;
+    let report = send(&sender(), &Target::new(&subscription, origin()).unwrap()).await;
     assert_eq!(report.exchange, Exchange::Failed(ErrorClass::Token));
     assert_eq!(report.error.as_deref(), Some("the token service's certificate is not from a trusted authority"));
 }

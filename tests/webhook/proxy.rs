@@ -171,7 +171,7 @@ async fn a_proxy_that_does_not_connect_is_told_from_a_receiver_that_fails() {
     let silent = Tunnels::start("").await;
     let mut subscription = subscription(&named_url(&receiver));
     subscription.wishes.overrides.timeout_ms = Some(300);
-    let report = send(&silent.sender(public(), &[]), &Target::new(&subscription).unwrap()).await;
+    let report = send(&silent.sender(public(), &[]), &Target::new(&subscription, origin()).unwrap()).await;
     assert_eq!(report.exchange, Exchange::Failed(ErrorClass::Timeout));
     let nobody = Tunnels { port: 1, heads: Arc::default() };
     let report = send(&nobody.sender(public(), &[]), &named(&receiver, "http", "receiver.test")).await;
@@ -197,7 +197,7 @@ async fn token_services_are_called_through_the_proxy_too() {
         scope: None,
         audience: None,
     }));
-    let report = send(&tunnels.sender(public(), &[]), &Target::new(&subscription).unwrap()).await;
+    let report = send(&tunnels.sender(public(), &[]), &Target::new(&subscription, origin()).unwrap()).await;
     assert_eq!(report.exchange, DELIVERED, "{report:?}");
     let asked: Vec<String> = tunnels.heads().iter().map(|head| head.split(':').next().unwrap().to_owned()).collect();
     assert_eq!(asked, ["CONNECT id.test", "CONNECT receiver.test"]);

@@ -52,7 +52,7 @@ fn authorized(url: &str, token_url: &str) -> Subscription {
 }
 
 fn authorized_target(receiver: &Receiver, service: &Receiver) -> Target {
-    Target::new(&authorized(&receiver.url(), &service.url())).unwrap()
+    Target::new(&authorized(&receiver.url(), &service.url()), origin()).unwrap()
 }
 
 async fn send_after(sender: &Sender, target: &Target, seconds: u64) -> Report {
@@ -217,7 +217,7 @@ async fn a_slow_token_service_costs_an_attempt_its_own_time_and_no_second_call()
     let receiver = Receiver::answers(OK).await;
     let mut subscription = authorized(&receiver.url(), &service.url());
     subscription.wishes.overrides.timeout_ms = Some(200);
-    let (sender, hurried) = (sender(), Target::new(&subscription).unwrap());
+    let (sender, hurried) = (sender(), Target::new(&subscription, origin()).unwrap());
     let report = send(&sender, &hurried).await;
     assert_eq!(report.exchange, NO_TOKEN);
     assert_eq!(report.error.as_deref(), Some("the time-out of 200ms passed while there was no access token yet"));
@@ -269,7 +269,7 @@ async fn hostile_answers_of_a_token_service_bring_no_token_and_nothing_is_sent()
         let (service, receiver) = (Receiver::follows(vec![script]).await, Receiver::answers(OK).await);
         let mut subscription = authorized(&receiver.url(), &service.url());
         subscription.wishes.overrides.timeout_ms = Some(if error.ends_with("yet") { 300 } else { 5_000 });
-        let report = send(&sender(), &Target::new(&subscription).unwrap()).await;
+        let report = send(&sender(), &Target::new(&subscription, origin()).unwrap()).await;
         assert_eq!(report.exchange, NO_TOKEN, "{name}: {report:?}");
         let told = report.error.as_deref().unwrap();
         assert!(told.contains(error) && !told.contains("hush") && !told.contains("receiver"), "{name}: {told}");
@@ -290,7 +290,7 @@ async fn token_services_keep_to_the_same_policy_as_receivers() {
         ["http://inside.test/", "http://mixed.test/", "http://rebinds.test/", "http://169.254.169.254/latest", "http://[fd00:ec2::254]/"];
     for url in refused {
         let (sender, _) = sender_with(development(), names.clone());
-        let report = send(&sender, &Target::new(&authorized(&receiver.url(), url)).unwrap()).await;
+        let report = send(&sender, &Target::new(&authorized(&receiver.url(), url), origin()).unwrap()).await;
         assert_eq!(report.exchange, NO_TOKEN, "{url}: {report:?}");
         let told = report.error.unwrap();
         assert!(told.starts_with("the token service's address is not allowed: it is "), "{url}: {told}");
@@ -298,7 +298,7 @@ async fn token_services_keep_to_the_same_policy_as_receivers() {
     }
     let (sender, policy) = sender_with(development(), Arc::new(AlwaysHere));
     policy.store(Arc::new(EgressPolicy { allow_http: false, ..development() }));
-    let report = send(&sender, &Target::new(&authorized("https://partner.test/", &service().await.url())).unwrap()).await;
+    let report = send(&sender, &Target::new(&authorized("https://partner.test/", &service().await.url()), origin()).unwrap()).await;
     let expected = "the token service's URL begins with http:// and egress.allow_http is false";
     assert_eq!((report.exchange, report.error.as_deref()), (NO_TOKEN, Some(expected)));
     assert_eq!(receiver.connections(), 0);
@@ -351,7 +351,7 @@ async fn a_changed_subscription_has_another_token_and_one_that_rested_has_the_sa
     let mut changed = authorized(&other.url(), &service.url());
     changed.wishes.auth =
         Auth::OAuth2(Box::new(ClientCredentials { credential: Credential("other".to_owned()), ..credentials(&service.url()) }));
-    assert_eq!(send(&sender, &Target::new(&changed).unwrap()).await.exchange, DELIVERED);
+    assert_eq!(send(&sender, &Target::new(&changed, origin()).unwrap()).await.exchange, DELIVERED);
     assert_eq!(shown(&other), ["Bearer token-1", "Bearer token-2"]);
 }
 
@@ -365,7 +365,7 @@ async fn a_receiver_that_sends_the_token_back_does_not_get_it_into_the_delivery_
     assert!(!format!("{target:?}{report:?}").contains("abcdefgh"));
     let mut fixed = subscription(&receiver.url());
     fixed.wishes.auth = Auth::Bearer("abcdefghijklmnop".to_owned());
-    assert_eq!(send(&sender(), &Target::new(&fixed).unwrap()).await.excerpt, "who is Bearer ***?");
+    assert_eq!(send(&sender(), &Target::new(&fixed, origin()).unwrap()).await.excerpt, "who is Bearer ***?");
 }
 
 #[tokio::test]
@@ -376,7 +376,7 @@ async fn a_private_key_signs_what_is_sent_instead_of_a_secret() {
     let method = TokenMethod::PrivateKeyJwt;
     subscription.wishes.auth =
         Auth::OAuth2(Box::new(ClientCredentials { method, credential: Credential(key.clone()), ..credentials(&service.url()) }));
-    assert_eq!(send(&sender(), &Target::new(&subscription).unwrap()).await.exchange, DELIVERED);
+    assert_eq!(send(&sender(), &Target::new(&subscription, origin()).unwrap()).await.exchange, DELIVERED);
     let asked = &service.requests()[0];
     assert_eq!(asked.header("authorization"), "");
     let form: std::collections::HashMap<String, String> = url::form_urlencoded::parse(&asked.body).into_owned().collect();
@@ -388,6 +388,6 @@ async fn a_private_key_signs_what_is_sent_instead_of_a_secret() {
     for wrong in ["", "secret", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
         let credential = Credential(wrong.to_owned());
         subscription.wishes.auth = Auth::OAuth2(Box::new(ClientCredentials { method, credential, ..credentials(&service.url()) }));
-        assert!(Target::new(&subscription).is_err(), "{wrong}");
+        assert!(Target::new(&subscription, origin()).is_err(), "{wrong}");
     }
 }
