@@ -3,12 +3,18 @@
 //! Nothing in here waits, sends, or writes. Time and chance are arguments, the log is read; so a test can run weeks of
 //! outage in a moment.
 
+mod announcing;
+mod changes;
+mod expiry;
+mod queue;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use self::expiry::{expire_unread, expired};
 use super::Alert;
 use super::lane::{Flight, Lane, Pick};
 use super::matcher::Matcher;
@@ -20,12 +26,10 @@ use crate::domain::event::EventId;
 use crate::domain::filter::OWN_PREFIX;
 use crate::domain::health::Health;
 use crate::domain::retry::{Exchange, Next, Verdict, after_failure, judge};
-use crate::domain::subscription::{DeliveryId, LaneStatus, Standing, Subscription, SubscriptionId};
+use crate::domain::subscription::{DeliveryId, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
 use crate::store::faults::Faults;
-use crate::store::{
-    AttemptRow, CloseState, ClosedRow, DeadReason, DeadRow, DeliveryRow, ExpiredRange, LogEvent, Outcomes, ReadError, RetryRow, Store,
-};
+use crate::store::{AttemptRow, DeadReason, DeadRow, DeliveryRow, LogEvent, Outcomes, ReadError, RetryRow, Store};
 use crate::telemetry::metrics::DeliveryMetrics;
 use crate::webhook::{Report, Target};
 
@@ -264,55 +268,6 @@ impl Core {
         Ok(starts)
     }
 
-    /// The next lane that may go on. One that waited for room and does not need it any more leaves it to the next.
-    fn next_runnable(&mut self) -> Option<SubscriptionId> {
-        loop {
-            if let Some(id) = self.runnable.pop_front() {
-                self.is_runnable.remove(&id);
-                return Some(id);
-            }
-            let permit = self.freed.last()?;
-            let has_room = self.permits.has_room_for_slow();
-            let mut next = if permit.is_slow && has_room { self.blocked_slow.pop_front() } else { None };
-            if next.is_none() && self.permits.has_room_for_host(&permit.host) {
-                next = self.blocked_hosts.get_mut(&permit.host).and_then(VecDeque::pop_front);
-            }
-            match next {
-                Some(id) => {
-                    self.is_blocked.remove(&id);
-                    self.run(id);
-                }
-                None => {
-                    if self.blocked_hosts.get(&permit.host).is_some_and(VecDeque::is_empty) {
-                        self.blocked_hosts.remove(&permit.host);
-                    }
-                    self.freed.pop();
-                }
-            }
-        }
-    }
-
-    /// A lane goes on when there is room again for its kind.
-    fn block(&mut self, id: SubscriptionId, reason: NoRoom) {
-        let Some(lane) = self.lanes.get(&id) else { return };
-        match reason {
-            NoRoom::All => self.run(id),
-            NoRoom::Slow if self.is_blocked.insert(id) => self.blocked_slow.push_back(id),
-            NoRoom::Host if self.is_blocked.insert(id) => {
-                self.blocked_hosts.entry(Arc::clone(&lane.host)).or_default().push_back(id);
-            }
-            NoRoom::Slow | NoRoom::Host => {}
-        }
-    }
-
-    /// Takes a permit back; lanes that wait for such a one go on at the next step.
-    fn give_back(&mut self, permit: Permit) {
-        self.permits.give_back(&permit);
-        if !self.freed.contains(&permit) {
-            self.freed.push(permit);
-        }
-    }
-
     /// Lets one lane read and start attempts.
     fn turn(&mut self, id: SubscriptionId, now: Timestamp, starts: &mut Vec<Start>) -> Result<Turn, ReadError> {
         let Some(lane) = self.lanes.get_mut(&id) else { return Ok(Turn::Done) };
@@ -387,36 +342,6 @@ impl Core {
         }
         self.set_timer(id, now);
         Ok(outcome)
-    }
-
-    fn set_timer_at(&mut self, id: SubscriptionId, at: Timestamp) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if let Some(before) = lane.timer.replace(at) {
-            self.timers.remove(&(before, id));
-        }
-        self.timers.insert((at, id));
-    }
-
-    fn set_timer(&mut self, id: SubscriptionId, now: Timestamp) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let wakes_at = lane.wakes_at(now);
-        if wakes_at == lane.timer {
-            return;
-        }
-        if let Some(at) = wakes_at {
-            self.set_timer_at(id, at);
-        } else if let Some(before) = lane.timer.take() {
-            self.timers.remove(&(before, id));
-        }
-    }
-
-    /// When `step` would do something by the passing of time alone.
-    pub fn wakes_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let timer = self.timers.first().map(|(at, _)| *at);
-        let record = self.waiting_since.map(|since| since.after(RECORD_AFTER));
-        let announce = self.unannounced.values().map(|due| due.at).min();
-        let tail = (self.routed > self.recorded_tail || !self.dirty.is_empty()).then(|| self.recorded_at.after(TAIL_INTERVAL));
-        [timer, record, announce, tail].into_iter().flatten().min().map(|at| at.max(now))
     }
 
     /// Whether anybody wants anything.
@@ -500,78 +425,6 @@ impl Core {
         self.announce_later(delivery, now, now);
     }
 
-    fn announce_later(&mut self, delivery: DeliveryId, died: Timestamp, now: Timestamp) {
-        let at = self.announced_at.get(&delivery.subscription).map_or(now, |last| last.after(ALERT_INTERVAL).max(now));
-        let known = self.unannounced.entry(delivery.subscription).or_insert(Unannounced { events: Vec::new(), died, at });
-        known.events.push(delivery.event);
-        known.died = known.died.max(died);
-    }
-
-    /// The receiver wants nothing any more.
-    fn disable(&mut self, id: SubscriptionId, company: CompanyId) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if lane.subscription.standing == Standing::Active {
-            lane.subscription = Arc::new(Subscription { standing: Standing::Disabled, ..Subscription::clone(&lane.subscription) });
-            self.outcomes.receivers.push((id, Standing::Disabled, lane.health));
-            warn!(subscription.id = %id, "The receiver of subscription {id} answered 410; the subscription is disabled");
-            self.alerts.push((company, Alert::Disabled { subscription: id }));
-        }
-    }
-
-    /// Writes down and tells when the receiver's health has changed in kind.
-    fn note_health(&mut self, id: SubscriptionId, before: Health) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let after = lane.health;
-        if std::mem::discriminant(&before) == std::mem::discriminant(&after) {
-            return;
-        }
-        self.outcomes.receivers.push((id, lane.subscription.standing, after));
-        lane.subscription = Arc::new(Subscription { health: after, ..Subscription::clone(&lane.subscription) });
-        let company = lane.subscription.company;
-        match after {
-            Health::Probing { .. } => warn!(subscription.id = %id, "The receiver of subscription {id} fails; it is probed"),
-            Health::GivenUp => {
-                error!(subscription.id = %id, "The receiver of subscription {id} did not answer for days; the subscription is suspended");
-                self.alerts.push((company, Alert::Suspended { subscription: id }));
-            }
-            Health::Recovering { .. } => info!(subscription.id = %id, "The receiver of subscription {id} answers again"),
-            Health::Sound { .. } => {}
-        }
-    }
-
-    /// What is to be published about deliveries now.
-    pub fn alerts(&mut self, now: Timestamp) -> Vec<(CompanyId, Alert)> {
-        let mut alerts = std::mem::take(&mut self.alerts);
-        let due: Vec<SubscriptionId> = self.unannounced.iter().filter(|(_, due)| due.at <= now).map(|(id, _)| *id).collect();
-        for id in due {
-            let Some(due) = self.unannounced.remove(&id) else { continue };
-            let Some(subscription) = self.store.subscription(id) else { continue };
-            self.announced_at.insert(id, now);
-            alerts.push((subscription.company, Alert::Exhausted { subscription: id, events: due.events, died: due.died }));
-        }
-        self.announced_at.retain(|_, at| now.since(*at) < ALERT_INTERVAL);
-        alerts
-    }
-
-    /// An alert is in the log.
-    pub fn announced(&mut self, alert: &Alert, now: Timestamp) {
-        if let Alert::Exhausted { subscription, events, .. } = alert {
-            let deliveries = events.iter().map(|event| DeliveryId { subscription: *subscription, event: *event });
-            self.outcomes.announced.extend(deliveries);
-            self.note_outcome(now);
-        }
-    }
-
-    /// An alert could not be put into the log; it is tried again.
-    pub fn not_announced(&mut self, alert: Alert, now: Timestamp) {
-        if let Alert::Exhausted { subscription, events, died } = alert {
-            let at = now.after(ALERT_INTERVAL);
-            let known = self.unannounced.entry(subscription).or_insert(Unannounced { events: Vec::new(), died, at });
-            known.events.extend(events);
-            known.died = known.died.max(died);
-        }
-    }
-
     /// What is to be written down now, if it is time; `all` when it is in any case.
     pub fn record(&mut self, now: Timestamp, all: bool) -> Option<Outcomes> {
         let is_full = self.outcomes.attempts.len() >= RECORD_AT;
@@ -610,142 +463,6 @@ impl Core {
             self.timers.remove(&(at, id));
         }
     }
-
-    /// A subscription was created, with a position row at `position`.
-    pub fn created(&mut self, subscription: Arc<Subscription>, position: Position) {
-        let id = subscription.id;
-        // It may be gone or another one already.
-        let Some(subscription) = self.store.subscription(id) else { return };
-        self.matcher.insert(&subscription);
-        let position = if self.faults.subscription_from_commit { self.store.tail() } else { position };
-        if let Some(mut lane) = self.lane(subscription, position) {
-            lane.has_row = true;
-            self.lanes.insert(id, lane);
-            self.dirty.insert(id);
-            self.run(id);
-        }
-    }
-
-    /// A subscription was changed, paused or resumed.
-    pub fn changed(&mut self, subscription: Arc<Subscription>) {
-        let id = subscription.id;
-        // Of several changes at once the last one may be told first.
-        let Some(mut subscription) = self.store.subscription(id) else { return };
-        let pending = self.outcomes.receivers.iter().rev().find(|(of, ..)| *of == id);
-        if let Some((_, standing, health)) = pending {
-            // It will be written over what the store shows now.
-            let is_disabled = *standing == Standing::Disabled && subscription.standing == Standing::Active;
-            let standing = if is_disabled { Standing::Disabled } else { subscription.standing };
-            subscription = Arc::new(Subscription { standing, health: *health, ..Subscription::clone(&subscription) });
-        }
-        self.matcher.insert(&subscription);
-        self.rested.remove(&id);
-        let Some(lane) = self.lanes.get_mut(&id) else {
-            // It was settled up to what was routed; from there on it is another one.
-            let routed = self.routed;
-            if let Some(lane) = self.lane(subscription, routed) {
-                self.lanes.insert(id, lane);
-                self.dirty.insert(id);
-                self.run(id);
-            }
-            return;
-        };
-        let is_other = lane.subscription.wishes != subscription.wishes || lane.subscription.secret != subscription.secret;
-        if is_other {
-            match Target::new(&subscription) {
-                Ok(target) => lane.target = Arc::new(target),
-                Err(error) => error!(subscription.id = %id, %error, "Subscription {id} cannot be sent to: {error}"),
-            }
-            lane.knobs = Arc::new(subscription.knobs());
-            let host = url::Url::parse(&subscription.wishes.url).ok();
-            lane.host =
-                host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default().into();
-        }
-        lane.health = subscription.health;
-        lane.subscription = subscription;
-        lane.reread();
-        self.dirty.insert(id);
-        self.run(id);
-    }
-
-    /// A subscription was deleted; the store has closed what was open.
-    pub fn deleted(&mut self, company: CompanyId, id: SubscriptionId) {
-        self.matcher.remove(company, id);
-        self.rested.remove(&id);
-        let flights = self.lanes.get_mut(&id).map(|lane| std::mem::take(&mut lane.in_flight)).unwrap_or_default();
-        for flight in flights.into_values() {
-            self.give_back(flight.permit);
-        }
-        self.forget(id);
-        self.dirty.remove(&id);
-        self.unannounced.remove(&id);
-    }
-
-    /// A delivery is owed by hand; the store has its row. It is written once more: an outcome that waits to be written
-    /// may be older than the row.
-    pub fn owed_by_hand(&mut self, delivery: DeliveryId, row: RetryRow) {
-        let id = delivery.subscription;
-        if !self.lanes.contains_key(&id) {
-            let routed = self.routed;
-            let Some(subscription) = self.store.subscription(id) else { return };
-            let Some(lane) = self.lane(subscription, routed) else { return };
-            self.lanes.insert(id, lane);
-        }
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let row = lane.owe_by_hand(delivery.event, row);
-        self.outcomes.rows.push((delivery, DeliveryRow::Retry(row)));
-        self.note_outcome(row.due);
-        self.dirty.insert(id);
-        self.run(id);
-    }
-
-    /// A delivery is no longer owed. False when it was not owed, or is being attempted at the moment.
-    pub fn discarded(&mut self, delivery: DeliveryId) -> bool {
-        let id = delivery.subscription;
-        let is_discarded = self.lanes.get_mut(&id).is_some_and(|lane| lane.discard(delivery.event));
-        if is_discarded {
-            self.dirty.insert(id);
-            self.run(id);
-        }
-        is_discarded
-    }
-
-    /// Expires what is older than the cutoff and was not delivered, with a record of it.
-    pub fn expire(&mut self, cutoff: Timestamp, now: Timestamp) -> Result<(), ReadError> {
-        let ids: Vec<SubscriptionId> = self.lanes.keys().copied().collect();
-        for id in ids {
-            let Some(lane) = self.lanes.get_mut(&id) else { continue };
-            let owed = lane.owed_before(cutoff);
-            for (event, row) in &owed {
-                lane.discard(*event);
-                let closed = DeliveryRow::Closed(expired(row, now));
-                self.outcomes.rows.push((DeliveryId { subscription: id, event: *event }, closed));
-                self.metrics.expired.inc();
-            }
-            let has_range = expire_unread(&self.store, lane, cutoff, now, &mut self.outcomes, &self.metrics)?;
-            if has_range || !owed.is_empty() {
-                self.dirty.insert(id);
-                self.waiting_since.get_or_insert(now);
-                self.run(id);
-            }
-        }
-        Ok(())
-    }
-
-    /// How a subscription's lane stands; none when it has nothing to do.
-    pub fn status(&self, id: SubscriptionId) -> Option<LaneStatus> {
-        let lane = self.lanes.get(&id)?;
-        Some(LaneStatus {
-            position: lane.row().map_or(self.routed, |row| row.position),
-            settled_above: lane.row().map_or(0, |row| row.settled.len()),
-            owed: lane.owed.len(),
-            owed_above: lane.owed_above(),
-            oldest_owed: lane.owed.values().map(|row| row.created).min(),
-            in_flight: lane.in_flight.len(),
-            standing: lane.subscription.standing,
-            health: lane.health,
-        })
-    }
 }
 
 /// What came of a lane's turn.
@@ -757,43 +474,6 @@ enum Turn {
     NoRoom(NoRoom),
     /// It has nothing to start now.
     Done,
-}
-
-/// Passes what a lane never attempted and what has expired, with a record. Whether there was any.
-fn expire_unread(
-    store: &Store,
-    lane: &mut Lane,
-    cutoff: Timestamp,
-    now: Timestamp,
-    outcomes: &mut Outcomes,
-    metrics: &DeliveryMetrics,
-) -> Result<bool, ReadError> {
-    if lane.position.created >= cutoff || lane.is_settled() {
-        return Ok(false);
-    }
-    let id = lane.subscription.id;
-    let until = Position { created: cutoff.before(Duration::from_micros(1)), id: EventId(u64::MAX) };
-    let from = lane.position.max(lane.expired_to);
-    let counted = store.count_matching(lane.subscription.company, from, until, &lane.subscription.wishes.filter)?;
-    let (Some(first), Some(last)) = (counted.first, counted.last) else { return Ok(false) };
-    let count = counted.count.saturating_sub(lane.taken_between(from, last));
-    lane.pass_expired(last);
-    if count > 0 {
-        outcomes.expired.push((id, ExpiredRange { first: first.id, last: last.id, count, at: now }));
-        metrics.expired.inc_by(count);
-        warn!(subscription.id = %id, count, "{count} events expired before subscription {id} took them");
-    }
-    Ok(count > 0)
-}
-
-fn expired(row: &RetryRow, now: Timestamp) -> ClosedRow {
-    ClosedRow {
-        state: CloseState::Expired,
-        at: now,
-        created: row.created,
-        reason: "the event was removed by retention".to_owned(),
-        attempts: row.attempts,
-    }
 }
 
 /// The batch without the daemon's own events that speak of this subscription.
