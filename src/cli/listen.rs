@@ -135,6 +135,7 @@ fn target(url: &str, secret: &WebhookSecret) -> Result<Target, Failure> {
         secret: secret.to_subscription()?,
         previous: None,
         consent: None,
+        resumes: 0,
         standing: Standing::Active,
         health: Health::default(),
         created: Timestamp::default(),

@@ -23,10 +23,12 @@ pub enum Alert {
         /// Which one's.
         subscription: SubscriptionId,
     },
-    /// The receiver did not answer for days and is not tried any more.
+    /// The receiver is not tried any more until a person resumes the subscription.
     Suspended {
         /// Which one's.
         subscription: SubscriptionId,
+        /// The event whose last retry has failed; none when the receiver did not answer for days.
+        exhausted: Option<EventId>,
     },
 }
 
@@ -45,7 +47,13 @@ impl Alert {
                 ("lutine.delivery.exhausted", payload, Some(key))
             }
             Self::Disabled { subscription } => ("lutine.subscription.disabled", json!({"subscriptionId": subscription.0}), None),
-            Self::Suspended { subscription } => ("lutine.subscription.suspended", json!({"subscriptionId": subscription.0}), None),
+            Self::Suspended { subscription, exhausted } => {
+                let mut payload = json!({"subscriptionId": subscription.0});
+                if let Some(event) = exhausted {
+                    payload["eventId"] = event.0.into();
+                }
+                ("lutine.subscription.suspended", payload, None)
+            }
         };
         Some(NewEvent {
             kind: kind.parse().ok()?,

@@ -6,6 +6,7 @@
 mod alerts;
 pub mod core;
 mod engine;
+mod keys;
 mod lane;
 mod matcher;
 mod permits;
@@ -48,6 +49,7 @@ mod tests {
             secret: Secret([7; 32]),
             previous: None,
             consent: None,
+            resumes: 0,
             standing: Standing::Active,
             health: Health::default(),
             created: Timestamp::from_micros(1),

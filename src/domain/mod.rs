@@ -13,6 +13,7 @@ pub mod filter;
 pub mod health;
 pub mod key;
 pub mod nearest;
+pub mod ordering;
 pub mod profile;
 pub mod retry;
 pub mod scope;

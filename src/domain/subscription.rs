@@ -240,6 +240,8 @@ pub struct Subscription {
     pub standing: Standing,
     /// How its receiver did when that was last written down.
     pub health: Health,
+    /// How often a person has resumed it: what is reported of its receiver from before that does not count any more.
+    pub resumes: u32,
     /// When it was created.
     pub created: Timestamp,
 }

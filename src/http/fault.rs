@@ -344,7 +344,7 @@ impl From<DeliveryError> for Fault {
             DeliveryError::Unknown => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
             DeliveryError::Expired => Self::new(StatusCode::GONE, "event_expired", detail),
             DeliveryError::Ended(..) => Self::new(StatusCode::CONFLICT, "delivery_ended", detail),
-            DeliveryError::Waiting => Self::new(StatusCode::CONFLICT, "delivery_waiting", detail),
+            DeliveryError::Waiting | DeliveryError::Held => Self::new(StatusCode::CONFLICT, "delivery_waiting", detail),
             DeliveryError::UnderWay => Self::new(StatusCode::CONFLICT, "delivery_under_way", detail).after(1),
             DeliveryError::Read(error) => error.into(),
             DeliveryError::Store(error) => error.into(),

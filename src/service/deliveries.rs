@@ -32,6 +32,9 @@ pub enum DeliveryError {
     /// It was never attempted.
     #[error("this delivery waits for its first attempt; pause the subscription to hold it back, or delete it")]
     Waiting,
+    /// It is behind another one.
+    #[error("this delivery waits for an earlier event with the same value at the ordering key; retry or discard that one")]
+    Held,
     /// It is being attempted.
     #[error("this delivery is being attempted at the moment; try again when the attempt has ended")]
     UnderWay,
@@ -136,16 +139,17 @@ impl DeliveryService {
     /// # Errors
     /// See [`DeliveryError`].
     pub async fn retry(&self, company: CompanyId, id: DeliveryId, actor: &Actor) -> Result<(), DeliveryError> {
-        let (_, view) = self.living(company, id)?.ok_or(DeliveryError::Unknown)?;
+        let (subscription, view) = self.living(company, id)?.ok_or(DeliveryError::Unknown)?;
         match view.state {
             DeliveryStateName::Expired => return Err(DeliveryError::Expired),
             DeliveryStateName::Delivered => return Err(DeliveryError::Ended("delivered", "retried")),
+            DeliveryStateName::Pending if view.is_held => return Err(DeliveryError::Held),
             DeliveryStateName::Pending if view.next_due.is_none() => return Err(DeliveryError::Waiting),
             DeliveryStateName::Pending | DeliveryStateName::Dead | DeliveryStateName::Cancelled => {}
         }
         let event = self.store.read_event(company, id.event)?.ok_or(DeliveryError::Expired)?;
         let attempts = view.attempts.iter().map(|attempt| attempt.number).max().unwrap_or(0);
-        let row = RetryRow { attempts, due: self.store.now(), created: event.created };
+        let row = RetryRow { attempts, due: self.store.now(), created: event.created, key: event.order_key(&subscription) };
         Ok(self.subscriptions.owe(id, row, actor, "delivery.retry").await?)
     }
 
@@ -159,7 +163,7 @@ impl DeliveryService {
             DeliveryStateName::Expired => return Err(DeliveryError::Expired),
             DeliveryStateName::Delivered => return Err(DeliveryError::Ended("delivered", "discarded")),
             DeliveryStateName::Cancelled => return Err(DeliveryError::Ended("cancelled", "discarded")),
-            DeliveryStateName::Pending if view.next_due.is_none() => return Err(DeliveryError::Waiting),
+            DeliveryStateName::Pending if view.next_due.is_none() && !view.is_held => return Err(DeliveryError::Waiting),
             DeliveryStateName::Pending => {
                 if !self.subscriptions.disown(id).await {
                     return Err(DeliveryError::UnderWay);

@@ -102,6 +102,7 @@ impl SubscriptionService {
             secret: Secret([0; 32]),
             previous: None,
             consent: None,
+            resumes: 0,
             standing: Standing::Active,
             health: crate::domain::health::Health::default(),
             created: Timestamp::default(),
@@ -230,7 +231,7 @@ impl SubscriptionService {
         };
         let receipt = self.store.append(self.store.prepare(subscription.company, &event))?.await?;
         let delivery = DeliveryId { subscription: subscription.id, event: receipt.id };
-        let row = RetryRow { attempts: 0, due: self.store.now(), created: receipt.created };
+        let row = RetryRow { attempts: 0, due: self.store.now(), created: receipt.created, key: None };
         self.owe(delivery, row, actor, "subscription.test").await?;
         Ok(delivery)
     }

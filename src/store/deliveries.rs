@@ -17,6 +17,7 @@ use super::{Actor, Inner, ReadError, StorageFault, Store};
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
 use crate::domain::health::Health;
+use crate::domain::ordering::OrderKey;
 use crate::domain::subscription::{DeliveryId, Standing, SubscriptionId};
 use crate::domain::time::Timestamp;
 
@@ -37,6 +38,8 @@ const CLOSED: DeliveryTable = TableDefinition::new("closed");
 const EXPIRED: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("expired");
 const TAIL_CREATED: &str = "settled_tail_created_us";
 const TAIL_ID: &str = "settled_tail_id";
+/// The last commit of the attempt log that the ledger knows the outcomes of.
+pub(super) const ATTEMPT_BATCH: &str = "attempt_batch";
 
 /// How far a subscription is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,6 +59,16 @@ pub struct RetryRow {
     pub due: Timestamp,
     /// When the event was created.
     pub created: Timestamp,
+    /// The order that the event belongs to, if its subscription wants its events in order by key.
+    pub key: Option<OrderKey>,
+}
+
+impl RetryRow {
+    /// Whether it was never attempted: it waits until the earlier events of its order have ended.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.attempts == 0 && self.key.is_some()
+    }
 }
 
 /// Why a delivery is dead.
@@ -132,6 +145,20 @@ pub enum DeliveryRow {
     Settled,
 }
 
+/// How a receiver does, as far as the one knows who sends to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceiverNote {
+    /// Whose.
+    pub subscription: SubscriptionId,
+    /// Of this only `Disabled` is taken, and only of a subscription that is active.
+    pub standing: Standing,
+    /// Its health.
+    pub health: Health,
+    /// See [`Subscription::resumes`](crate::domain::subscription::Subscription::resumes): with another number the note
+    /// is too late.
+    pub resumes: u32,
+}
+
 /// What came of a batch of attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcomes {
@@ -143,24 +170,12 @@ pub struct Outcomes {
     pub positions: Vec<(SubscriptionId, Option<PositionRow>)>,
     /// What expired without an attempt.
     pub expired: Vec<(SubscriptionId, ExpiredRange)>,
-    /// How receivers do. Of the standing only `Disabled` is taken, and only of a subscription that is active.
-    pub receivers: Vec<(SubscriptionId, Standing, Health)>,
+    /// How receivers do.
+    pub receivers: Vec<ReceiverNote>,
     /// Dead letters whose announcement is in the log; those that are none any more are passed over.
     pub announced: Vec<DeliveryId>,
     /// How far all subscriptions without a position are.
     pub settled_tail: Option<Position>,
-}
-
-impl Outcomes {
-    /// Whether the ledger has nothing to write.
-    fn is_of_attempts_only(&self) -> bool {
-        self.rows.is_empty()
-            && self.positions.is_empty()
-            && self.expired.is_empty()
-            && self.receivers.is_empty()
-            && self.announced.is_empty()
-            && self.settled_tail.is_none()
-    }
 }
 
 /// What the engine starts from.
@@ -174,6 +189,9 @@ pub struct DeliveryState {
     pub retries: HashMap<SubscriptionId, Vec<(EventId, RetryRow)>>,
     /// Dead letters that nothing in the log tells of yet.
     pub unannounced: Vec<(DeliveryId, DeadRow)>,
+    /// The attempts of the last commit of the attempt log, when a crash came between it and the ledger's: the ledger
+    /// knows nothing of them.
+    pub unjudged: Vec<AttemptRow>,
 }
 
 fn key_of(id: DeliveryId) -> DeliveryKey {
@@ -200,7 +218,17 @@ fn read_retry(record: &[u8]) -> Result<RetryRow, StorageFault> {
         attempts: record.attempts,
         due: Timestamp::from_micros(record.due_us),
         created: Timestamp::from_micros(record.created_us),
+        key: record.key.map(|(high, low)| OrderKey(u128::from(high) << 64 | u128::from(low))),
     })
+}
+
+fn retry_record(row: &RetryRow) -> RetryRecord {
+    RetryRecord {
+        attempts: row.attempts,
+        due_us: row.due.as_micros(),
+        created_us: row.created.as_micros(),
+        key: row.key.map(|OrderKey(hash)| ((hash >> 64) as u64, hash as u64)),
+    }
 }
 
 fn read_dead(record: &[u8]) -> Result<DeadRow, StorageFault> {
@@ -314,8 +342,7 @@ impl<'a> RowTables<'a> {
         self.closed.remove(key)?;
         match row {
             DeliveryRow::Retry(row) if self.keeps_retries => {
-                let record = RetryRecord { attempts: row.attempts, due_us: row.due.as_micros(), created_us: row.created.as_micros() };
-                self.retries.insert(key, records::encode(&record)?.as_slice())?;
+                self.retries.insert(key, records::encode(&retry_record(row))?.as_slice())?;
             }
             DeliveryRow::Retry(_) | DeliveryRow::Settled => {}
             DeliveryRow::Dead(row) => drop(self.dead.insert(key, records::encode(&dead_record(row))?.as_slice())?),
@@ -553,7 +580,8 @@ impl Inner {
 
     fn delivery_state(&self) -> Result<DeliveryState, StorageFault> {
         let transaction = self.ledger.read()?;
-        let mut state = DeliveryState { settled_tail: settled_tail(&transaction)?, ..DeliveryState::default() };
+        let unjudged = self.attempts.unjudged();
+        let mut state = DeliveryState { settled_tail: settled_tail(&transaction)?, unjudged, ..DeliveryState::default() };
         if let Some(table) = existing(transaction.open_table(POSITIONS))? {
             for row in table.iter()? {
                 let (id, record) = row?;
@@ -599,15 +627,15 @@ impl Inner {
         if self.faults.position_before_outcome {
             self.ledger.write(|transaction| write_positions(transaction, outcomes))?;
         }
-        self.append_attempts(&outcomes.attempts)?;
-        if outcomes.is_of_attempts_only() {
-            return Ok(());
-        }
+        let batch = self.append_attempts(&outcomes.attempts)?;
         let changed = self.ledger.write(|transaction| {
+            if let Some(batch) = batch {
+                transaction.open_table(SETTINGS)?.insert(ATTEMPT_BATCH, batch)?;
+            }
             write_outcomes(transaction, outcomes, keeps_retries)?;
             let mut changed = Vec::new();
-            for (id, standing, health) in &outcomes.receivers {
-                changed.extend(subscriptions::note_health(transaction, &self.master, *id, *standing, *health)?);
+            for note in &outcomes.receivers {
+                changed.extend(subscriptions::note_health(transaction, &self.master, note)?);
             }
             if !self.faults.position_before_outcome {
                 write_positions(transaction, outcomes)?;

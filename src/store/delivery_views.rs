@@ -60,8 +60,10 @@ pub struct DeliveryView {
     pub attempts: Vec<AttemptRow>,
     /// When the next attempt may be made.
     pub next_due: Option<Timestamp>,
-    /// Why it is dead, expired or cancelled.
+    /// Why it is dead, expired or cancelled, or what it waits for.
     pub reason: Option<String>,
+    /// It is pending and waits until the earlier events of its order have ended.
+    pub is_held: bool,
 }
 
 /// What a reader of the delivery log asks for.
@@ -102,6 +104,7 @@ const EXAMINED_MAX: usize = 2_000;
 
 const EXHAUSTED: &str = "the retry schedule is exhausted";
 const REFUSED: &str = "the receiver refused it";
+const HELD: &str = "it waits for an earlier event with the same value at the ordering key";
 const EXPIRED: &str = "the event expired before it was delivered";
 
 impl Inner {
@@ -118,6 +121,7 @@ impl Inner {
         let known = if known.is_some() { known } else { self.any_event(company, event)? };
         let row = rows.row(event)?;
         let attempts = if row.is_some() && known.is_some() && detail == Detail::Listed { Vec::new() } else { self.attempts_of(id)? };
+        let is_held = matches!(&row, Some(DeliveryRow::Retry(row)) if row.is_held());
         let cutoff = self.cutoff();
         let created_of_row = match &row {
             Some(DeliveryRow::Retry(row)) => Some(row.created),
@@ -133,6 +137,7 @@ impl Inner {
             // Whoever sends has not come to write it down yet.
             Some(DeliveryRow::Retry(_)) if !is_visible => Some(expired(EXPIRED)),
             Some(_) if !is_visible => None,
+            Some(DeliveryRow::Retry(row)) if row.is_held() => Some((DeliveryStateName::Pending, None, Some(HELD.to_owned()))),
             Some(DeliveryRow::Retry(row)) => Some((DeliveryStateName::Pending, Some(row.due), None)),
             Some(DeliveryRow::Dead(row)) => {
                 let reason = match row.reason {
@@ -165,7 +170,7 @@ impl Inner {
         let kind = known.map(|event| event.kind.to_string()).or_else(|| attempts.first().map(|attempt| attempt.kind.clone()));
         // The attempts of an event that nobody may read any more tell nothing either.
         let attempts = if is_visible && detail == Detail::Whole { attempts } else { Vec::new() };
-        Ok(Some(DeliveryView { id, kind, state, attempts, next_due, reason }))
+        Ok(Some(DeliveryView { id, kind, state, attempts, next_due, reason, is_held }))
     }
 
     /// Events of the company below `before` that the subscription may still be owed, newest first, at most `limit`; and

@@ -51,7 +51,7 @@ pub use self::audit::AuditRow;
 pub use self::chunk::ChunkError;
 pub use self::companies::{Companies, CompanyError};
 pub use self::deliveries::{
-    CloseState, ClosedRow, DeadReason, DeadRow, DeliveryRow, DeliveryState, ExpiredRange, Outcomes, PositionRow, RetryRow,
+    CloseState, ClosedRow, DeadReason, DeadRow, DeliveryRow, DeliveryState, ExpiredRange, Outcomes, PositionRow, ReceiverNote, RetryRow,
 };
 pub use self::delivery_views::{DeliveriesPage, DeliveriesQuery, DeliveryStateName, DeliveryView};
 pub use self::keys::{KeyError, Keys};

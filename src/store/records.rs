@@ -257,6 +257,8 @@ pub(super) struct SubscriptionRecord {
     /// Sealed: the key of the client certificate, as PEM.
     #[cbor(n(20), with = "minicbor::bytes")]
     pub client_key: Option<Vec<u8>>,
+    #[n(21)]
+    pub resumes: Option<u32>,
 }
 
 /// How far a subscription is.
@@ -280,6 +282,9 @@ pub(super) struct RetryRecord {
     pub due_us: u64,
     #[n(2)]
     pub created_us: u64,
+    /// The order that it belongs to: both halves of its hash.
+    #[n(3)]
+    pub key: Option<(u64, u64)>,
 }
 
 /// A dead letter.
@@ -353,6 +358,9 @@ pub(super) struct AttemptRecord {
     pub event_created_us: u64,
     #[n(11)]
     pub delivered: bool,
+    /// The commit that it came with.
+    #[n(12)]
+    pub batch: Option<u64>,
 }
 
 /// Where a file of the attempt log is in its life.
@@ -387,6 +395,9 @@ pub(super) struct AttemptSpan {
     /// Bytes of records written.
     #[n(4)]
     pub bytes: u64,
+    /// The last commit.
+    #[n(5)]
+    pub batch: Option<u64>,
 }
 
 /// A row of the ledger's list of attempt files.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
-use super::deliveries::{self, PositionRow};
+use super::deliveries::{self, PositionRow, ReceiverNote};
 use super::ledger::{COMPANIES, Ledger, SETTINGS, record_act};
 use super::live::existing;
 use super::records::{self, HealthRecord, OverridesRecord, SubscriptionRecord};
@@ -294,6 +294,7 @@ fn to_record(
         previous_until_us: subscription.previous.as_ref().map(|previous| previous.until.as_micros()),
         consent_per_minute: subscription.consent.map(|consent| consent.rate_per_minute),
         client_key,
+        resumes: Some(subscription.resumes),
     }))
 }
 
@@ -348,6 +349,7 @@ fn read(master: &MasterKey, id: SubscriptionId, record: &[u8]) -> Result<(Subscr
         consent: record.consent_per_minute.map(|rate_per_minute| Consent { rate_per_minute }),
         standing: value(&Standing::ALL, record.standing).ok_or_else(|| unknown("standing"))?,
         health: health_of(&record.health),
+        resumes: record.resumes.unwrap_or_default(),
         created: Timestamp::from_micros(record.created_us),
     };
     Ok((subscription, record.revision))
@@ -396,21 +398,24 @@ fn change(
     }
 }
 
-/// Writes down how a receiver does. Of the standing only `Disabled` is taken, and only while the subscription is
-/// active: whoever reports this may not know yet that a person has paused it.
+/// Writes down how a receiver does, unless a person has resumed the subscription since. Of the standing only `Disabled`
+/// is taken, and only while the subscription is active: whoever reports this may not know yet that a person has paused
+/// it.
 ///
 /// The sealed secrets are left as they are.
 pub(super) fn note_health(
     transaction: &WriteTransaction,
     master: &MasterKey,
-    id: SubscriptionId,
-    standing: Standing,
-    health: Health,
+    note: &ReceiverNote,
 ) -> Result<Option<Changed>, StorageFault> {
+    let ReceiverNote { subscription: id, standing, health, resumes } = *note;
     let mut table = transaction.open_table(SUBSCRIPTIONS)?;
     let stored = table.get(id.0)?.map(|record| record.value().to_vec());
     let Some(stored) = stored else { return Ok(None) };
     let mut record: SubscriptionRecord = records::decode(&stored)?;
+    if record.resumes.unwrap_or_default() != resumes {
+        return Ok(None);
+    }
     if standing == Standing::Disabled && record.standing == code(&Standing::ALL, &Standing::Active) {
         record.standing = code(&Standing::ALL, &Standing::Disabled);
     }
@@ -494,8 +499,8 @@ impl Store {
                 }
                 let id = next_number(transaction)?;
                 let standing = Subscription::first_standing(&wishes);
-                let (previous, consent, health) = (None, None, Health::default());
-                let subscription = Subscription { id, company, wishes, secret, previous, consent, standing, health, created: at };
+                let (previous, consent, health, resumes) = (None, None, Health::default(), 0);
+                let subscription = Subscription { id, company, wishes, secret, previous, consent, standing, health, resumes, created: at };
                 let record = match to_record(&master, &subscription, 0)? {
                     Ok(record) => record,
                     Err(error) => return Ok(Err(error.into())),
@@ -543,6 +548,7 @@ impl Store {
                     SubscriptionChange::Resume => {
                         subscription.standing = Standing::Active;
                         subscription.health = Health::default();
+                        subscription.resumes = subscription.resumes.wrapping_add(1);
                     }
                 };
                 let changed = change(transaction, &master, id, company, apply)?;

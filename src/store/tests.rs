@@ -213,7 +213,7 @@ fn placed(position: Position, settled: &[u64]) -> Option<PositionRow> {
 }
 
 fn retry(bench: &Bench) -> RetryRow {
-    RetryRow { attempts: 1, due: bench.now().after(Duration::from_secs(5)), created: bench.now() }
+    RetryRow { attempts: 1, due: bench.now().after(Duration::from_secs(5)), created: bench.now(), key: None }
 }
 
 fn dead(bench: &Bench) -> DeadRow {
@@ -306,7 +306,10 @@ fn the_report_of_a_receiver_does_not_undo_what_a_person_said() {
     let bench = Bench::new();
     let subscription = bench.subscribe("", Position::START);
     let report = |standing, health| {
-        bench.record(Outcomes { receivers: vec![(subscription.id, standing, health)], ..Outcomes::default() });
+        bench.record(Outcomes {
+            receivers: vec![ReceiverNote { subscription: subscription.id, standing, health, resumes: 0 }],
+            ..Outcomes::default()
+        });
         let seen = bench.store.subscription(subscription.id).unwrap();
         (seen.standing, seen.health)
     };
@@ -346,7 +349,7 @@ fn a_deleted_subscription_takes_its_position_along_and_leaves_its_number_unused(
     bench.record(Outcomes {
         rows: vec![(id(&subscription, EventId(2)), DeliveryRow::Retry(retry(&bench)))],
         positions: vec![(subscription.id, placed(first, &[]))],
-        receivers: vec![(subscription.id, Standing::Active, Health::GivenUp)],
+        receivers: vec![ReceiverNote { subscription: subscription.id, standing: Standing::Active, health: Health::GivenUp, resumes: 0 }],
         ..Outcomes::default()
     });
     let state = bench.store.delivery_state().unwrap();

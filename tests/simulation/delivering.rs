@@ -115,6 +115,7 @@ fn the_planted_bugs_of_deliveries_are_caught() {
         ("writes positions before what they pass", Faults { position_before_outcome: true, ..Faults::default() }),
         ("forgets retries at a restart", Faults { retry_lost_at_restart: true, ..Faults::default() }),
         ("passes what blocks a strict order", Faults { strict_passes_stuck: true, ..Faults::default() }),
+        ("forgets keys at a restart", Faults { key_order_lost_at_restart: true, ..Faults::default() }),
         ("starts subscriptions at the tail of their commit", Faults { subscription_from_commit: true, ..Faults::default() }),
     ];
     for (bug, faults) in planted {

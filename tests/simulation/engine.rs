@@ -11,14 +11,15 @@ use lutine::domain::company::CompanyId;
 use lutine::domain::event::EventId;
 use lutine::domain::filter::TypeFilter;
 use lutine::domain::health::Health;
-use lutine::domain::profile::{Overrides, Profile};
+use lutine::domain::profile::{OnExhausted, Overrides, Profile};
 use lutine::domain::retry::{ErrorClass, Exchange};
 use lutine::domain::subscription::{Auth, DeliveryId, Ordering, Secret, Standing, Subscription, SubscriptionId, Wishes};
 use lutine::domain::time::Timestamp;
 use lutine::store::disk::Disk;
 use lutine::store::faults::Faults;
 use lutine::store::{
-    CloseState, ClosedRow, DeliveryRow, DeliveryStateName, FaultSink, Outcomes, RetryRow, Store, StoreOptions, SubscriptionChange,
+    CloseState, ClosedRow, DeliveryRow, DeliveryStateName, DeliveryView, FaultSink, Outcomes, RetryRow, Store, StoreOptions,
+    SubscriptionChange,
 };
 use lutine::telemetry::metrics::Metrics;
 use lutine::webhook::Report;
@@ -317,6 +318,7 @@ impl World {
                     self.oracle.count("exhausted told");
                 }
                 Alert::Disabled { .. } => self.oracle.count("disabled told"),
+                Alert::Suspended { exhausted: Some(_), .. } => self.oracle.count("suspended for an event told"),
                 Alert::Suspended { .. } => self.oracle.count("suspended told"),
             }
             if self.chance.one_in(20) {
@@ -459,9 +461,12 @@ impl World {
                 let list = FILTERS[world.chance.below(FILTERS.len() as u64) as usize];
                 SubscriptionChange::Wishes(Box::new(Wishes { filter: filter(list), types: types(list), ..subscription.wishes.clone() }))
             }),
-            36 => self.change(life, "ordering changed", |_, subscription| {
-                let ordering = if subscription.wishes.ordering == Ordering::Strict { Ordering::Parallel } else { Ordering::Strict };
-                SubscriptionChange::Wishes(Box::new(Wishes { ordering, ..subscription.wishes.clone() }))
+            36 => self.change(life, "ordering changed", |world, subscription| {
+                let mut wishes = subscription.wishes.clone();
+                while wishes.ordering == subscription.wishes.ordering && wishes.ordering_key == subscription.wishes.ordering_key {
+                    world.order(&mut wishes);
+                }
+                SubscriptionChange::Wishes(Box::new(wishes))
             }),
             37 | 38 => self.retry(life),
             39 => self.discard(life),
@@ -479,7 +484,12 @@ impl World {
         let mut appending = Vec::new();
         for _ in 0..count {
             let company = CompanyId(1 + u32::from(self.chance.one_in(4)));
-            let event = event(KINDS[self.chance.below(4) as usize], "{\"a\":1}", None);
+            let key = match self.chance.below(5) {
+                0 => String::new(),
+                value => format!("\"k\":{value},"),
+            };
+            let payload = format!("{{{key}\"deep\":{{\"j\":\"{}\"}}}}", self.chance.below(3));
+            let event = event(KINDS[self.chance.below(4) as usize], &payload, None);
             match life.store.append(life.store.prepare(company, &event)) {
                 Ok(one) => appending.push(one),
                 // Too many segments wait.
@@ -504,6 +514,13 @@ impl World {
         }
     }
 
+    /// Some order.
+    fn order(&mut self, wishes: &mut Wishes) {
+        wishes.ordering = [Ordering::Parallel, Ordering::Strict, Ordering::Key][self.chance.below(3) as usize];
+        let pointer = if self.chance.one_in(3) { "/deep/j" } else { "/k" };
+        wishes.ordering_key = (wishes.ordering == Ordering::Key).then(|| pointer.parse().unwrap());
+    }
+
     fn subscribe(&mut self, life: &mut Life) -> Lived {
         if life.store.all_subscriptions().len() >= SUBSCRIPTIONS_MAX {
             return Ok(());
@@ -514,7 +531,8 @@ impl World {
         let list = FILTERS[self.chance.below(FILTERS.len() as u64) as usize];
         (wishes.filter, wishes.types) = (filter(list), types(list));
         wishes.overrides.retry_schedule_ms = Some(schedules[self.chance.below(4) as usize].to_vec());
-        wishes.ordering = if self.chance.one_in(3) { Ordering::Strict } else { Ordering::Parallel };
+        wishes.overrides.on_exhausted = self.chance.one_in(5).then_some(OnExhausted::Suspend);
+        self.order(&mut wishes);
         wishes.max_in_flight = [1, 2, 4, 16][self.chance.below(4) as usize];
         wishes.rate_per_minute = [0, 0, 0, 6, 60, 300][self.chance.below(6) as usize];
         let company = CompanyId(1 + u32::from(self.chance.one_in(4)));
@@ -564,6 +582,7 @@ impl World {
         if let Some(subscription) = &changed {
             self.oracle.changing(Arc::clone(subscription));
         }
+
         self.meanwhile(life)?;
         if let Some(subscription) = changed.filter(|changed| !self.oracle.is_deleted(changed.id)) {
             self.oracle.changed(Arc::clone(&subscription));
@@ -586,12 +605,16 @@ impl World {
             limit: 20,
         };
         let page = self.done(life.store.deliveries(&query))?;
-        let open: Vec<_> = page.views.iter().filter(|view| view.state != DeliveryStateName::Pending || view.next_due.is_some()).collect();
+        let is_open = |view: &&DeliveryView| view.state != DeliveryStateName::Pending || view.next_due.is_some() || view.is_held;
+        let open: Vec<_> = page.views.iter().filter(is_open).collect();
         if open.is_empty() {
             return Ok(None);
         }
         let id = open[self.chance.below(open.len() as u64) as usize].id;
         let Some(view) = self.done(life.store.delivery(&subscription, id.event))? else { return Ok(None) };
+        if view.is_held {
+            self.oracle.count("a person looks at a held one");
+        }
         Ok(Some((id, view.state, view.attempts.iter().map(|attempt| attempt.number).max().unwrap_or(0))))
     }
 
@@ -602,13 +625,14 @@ impl World {
     fn retry(&mut self, life: &mut Life) -> Lived {
         let Some((id, _, attempts)) = self.any_delivery(life)? else { return Ok(()) };
         let Some(event) = self.done(life.store.read_event(Self::company_of(life, id.subscription), id.event))? else { return Ok(()) };
-        let row = RetryRow { attempts, due: life.store.now(), created: event.created };
+        let Some(subscription) = life.store.subscription(id.subscription) else { return Ok(()) };
+        let row = RetryRow { attempts, due: life.store.now(), created: event.created, key: event.order_key(&subscription) };
         self.disk.enter("acting");
         // Whether or not the power goes, a person has wanted it.
-        self.oracle.retried(id, attempts);
+        self.oracle.retried(id);
         let written = now_or_never(life.store.write_rows(vec![(id, DeliveryRow::Retry(row))], Some(&actor()), "delivery.retry"));
         self.answered(written)?;
-        self.oracle.retried(id, attempts);
+        self.oracle.retried(id);
         life.core.owed_by_hand(id, row);
         self.oracle.count("retried by hand");
         Ok(())

@@ -181,7 +181,7 @@ impl Sender {
         };
         let row = match told.outcome {
             Outcome::Delivered => DeliveryRow::Settled,
-            Outcome::Retry => DeliveryRow::Retry(RetryRow { attempts: told.attempts, due: now, created: told.created }),
+            Outcome::Retry => DeliveryRow::Retry(RetryRow { attempts: told.attempts, due: now, created: told.created, key: None }),
             Outcome::Dead => DeliveryRow::Dead(DeadRow {
                 attempts: told.attempts,
                 at: now,

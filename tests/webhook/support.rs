@@ -301,6 +301,7 @@ pub fn subscription(url: &str) -> Subscription {
         secret: Secret(SECRET),
         previous: None,
         consent: None,
+        resumes: 0,
         standing: Standing::Active,
         health: Health::default(),
         created: now(),

@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 use super::super::Alert;
 use super::{ALERT_INTERVAL, Core, Unannounced};
 use crate::domain::company::CompanyId;
+use crate::domain::event::EventId;
 use crate::domain::health::Health;
 use crate::domain::subscription::{DeliveryId, Standing, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
@@ -24,27 +25,39 @@ impl Core {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         if lane.subscription.standing == Standing::Active {
             lane.subscription = Arc::new(Subscription { standing: Standing::Disabled, ..Subscription::clone(&lane.subscription) });
-            self.outcomes.receivers.push((id, Standing::Disabled, lane.health));
+            self.outcomes.receivers.push(lane.note());
             warn!(subscription.id = %id, "The receiver of subscription {id} answered 410; the subscription is disabled");
             self.alerts.push((company, Alert::Disabled { subscription: id }));
         }
     }
 
-    /// Writes down and tells when the receiver's health has changed in kind.
-    pub(super) fn note_health(&mut self, id: SubscriptionId, before: Health) {
+    /// Writes down and tells when the receiver's health has changed in kind; `exhausted` is the event for which the
+    /// subscription is given up.
+    pub(super) fn note_health(&mut self, id: SubscriptionId, before: Health, exhausted: Option<EventId>) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let after = lane.health;
         if std::mem::discriminant(&before) == std::mem::discriminant(&after) {
             return;
         }
-        self.outcomes.receivers.push((id, lane.subscription.standing, after));
         lane.subscription = Arc::new(Subscription { health: after, ..Subscription::clone(&lane.subscription) });
+        self.outcomes.receivers.push(lane.note());
         let company = lane.subscription.company;
         match after {
             Health::Probing { .. } => warn!(subscription.id = %id, "The receiver of subscription {id} fails; it is probed"),
             Health::GivenUp => {
-                error!(subscription.id = %id, "The receiver of subscription {id} did not answer for days; the subscription is suspended");
-                self.alerts.push((company, Alert::Suspended { subscription: id }));
+                match exhausted {
+                    Some(event) => error!(
+                        subscription.id = %id,
+                        event.id = %event,
+                        "The last retry of event {event} to subscription {id} has failed; the subscription is suspended"
+                    ),
+                    None => error!(
+                        subscription.id = %id,
+                        "The receiver of subscription {id} did not answer for days; the subscription is suspended"
+                    ),
+                }
+                self.metrics.suspended.inc();
+                self.alerts.push((company, Alert::Suspended { subscription: id, exhausted }));
             }
             Health::Recovering { .. } => info!(subscription.id = %id, "The receiver of subscription {id} answers again"),
             Health::Sound { .. } => {}

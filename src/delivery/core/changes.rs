@@ -32,13 +32,6 @@ impl Core {
         let id = subscription.id;
         // Of several changes at once the last one may be told first.
         let Some(mut subscription) = self.store.subscription(id) else { return };
-        let pending = self.outcomes.receivers.iter().rev().find(|(of, ..)| *of == id);
-        if let Some((_, standing, health)) = pending {
-            // It will be written over what the store shows now.
-            let is_disabled = *standing == Standing::Disabled && subscription.standing == Standing::Active;
-            let standing = if is_disabled { Standing::Disabled } else { subscription.standing };
-            subscription = Arc::new(Subscription { standing, health: *health, ..Subscription::clone(&subscription) });
-        }
         self.matcher.insert(&subscription);
         self.rested.remove(&id);
         let Some(lane) = self.lanes.get_mut(&id) else {
@@ -51,7 +44,8 @@ impl Core {
             }
             return;
         };
-        let is_other = lane.subscription.wishes != subscription.wishes || lane.subscription.secret != subscription.secret;
+        let keys = |subscription: &Subscription| (subscription.secret.clone(), subscription.previous.clone());
+        let is_other = lane.subscription.wishes != subscription.wishes || keys(&lane.subscription) != keys(&subscription);
         if is_other {
             match Target::new(&subscription) {
                 Ok(target) => lane.target = Arc::new(target),
@@ -61,6 +55,12 @@ impl Core {
             let host = url::Url::parse(&subscription.wishes.url).ok();
             lane.host =
                 host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default().into();
+        }
+        if lane.subscription.resumes == subscription.resumes {
+            // What the lane knows of its receiver may not be in the store yet.
+            let is_disabled = lane.subscription.standing == Standing::Disabled && subscription.standing == Standing::Active;
+            let standing = if is_disabled { Standing::Disabled } else { subscription.standing };
+            subscription = Arc::new(Subscription { standing, health: lane.health, ..Subscription::clone(&subscription) });
         }
         lane.health = subscription.health;
         lane.subscription = subscription;
@@ -84,7 +84,7 @@ impl Core {
 
     /// A delivery is owed by hand; the store has its row. It is written once more: an outcome that waits to be written
     /// may be older than the row.
-    pub fn owed_by_hand(&mut self, delivery: DeliveryId, row: RetryRow) {
+    pub fn owed_by_hand(&mut self, delivery: DeliveryId, mut row: RetryRow) {
         let id = delivery.subscription;
         if !self.lanes.contains_key(&id) {
             let routed = self.routed;
@@ -92,12 +92,24 @@ impl Core {
             let Some(lane) = self.lane(subscription, routed) else { return };
             self.lanes.insert(id, lane);
         }
+        row.attempts = row.attempts.max(self.attempts_made(delivery));
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let row = lane.owe_by_hand(delivery.event, row);
         self.outcomes.rows.push((delivery, DeliveryRow::Retry(row)));
         self.note_outcome(row.due);
         self.dirty.insert(id);
         self.run(id);
+    }
+
+    /// The greatest number that an attempt of a delivery has had: on disk, on its way there, or not even that.
+    fn attempts_made(&self, delivery: DeliveryId) -> u32 {
+        let stored = self.store.attempts_made(delivery).unwrap_or_else(|error| {
+            error!(%error, "The attempts of delivery {delivery} cannot be read: {error}");
+            0
+        });
+        let waiting = self.outcomes.attempts.iter().map(|attempt| (attempt.delivery, attempt.number));
+        let known = waiting.chain(self.handed_over.iter().copied()).filter(|(id, _)| *id == delivery);
+        known.map(|(_, number)| number).max().unwrap_or_default().max(stored)
     }
 
     /// A delivery is no longer owed. False when it was not owed, or is being attempted at the moment.

@@ -6,6 +6,7 @@
 mod announcing;
 mod changes;
 mod expiry;
+mod late;
 mod queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -25,6 +26,7 @@ use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
 use crate::domain::filter::OWN_PREFIX;
 use crate::domain::health::Health;
+use crate::domain::profile::OnExhausted;
 use crate::domain::retry::{Exchange, Next, Verdict, after_failure, judge};
 use crate::domain::subscription::{DeliveryId, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
@@ -113,6 +115,8 @@ pub struct Core {
     /// Lanes whose position is not what the ledger says.
     dirty: BTreeSet<SubscriptionId>,
     outcomes: Outcomes,
+    /// The attempts of the outcomes that were handed over last, which may not be on disk yet.
+    handed_over: Vec<(DeliveryId, u32)>,
     /// Since when outcomes wait to be written down.
     waiting_since: Option<Timestamp>,
     unannounced: BTreeMap<SubscriptionId, Unannounced>,
@@ -149,6 +153,7 @@ impl Core {
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
             outcomes: Outcomes::default(),
+            handed_over: Vec::new(),
             waiting_since: None,
             unannounced: BTreeMap::new(),
             announced_at: HashMap::new(),
@@ -156,9 +161,19 @@ impl Core {
             store,
         };
         let (mut positions, mut retries) = (state.positions, state.retries);
+        let mut unjudged: HashMap<SubscriptionId, Vec<AttemptRow>> = HashMap::new();
+        for attempt in state.unjudged {
+            unjudged.entry(attempt.delivery.subscription).or_default().push(attempt);
+        }
         for subscription in core.store.all_subscriptions() {
             core.matcher.insert(&subscription);
-            let (row, owed) = (positions.remove(&subscription.id), retries.remove(&subscription.id).unwrap_or_default());
+            let (mut row, mut owed) = (positions.remove(&subscription.id), retries.remove(&subscription.id).unwrap_or_default());
+            if let Some(attempts) = unjudged.remove(&subscription.id) {
+                core.judge_late(&subscription, &mut row, &mut owed, attempts, now)?;
+            }
+            if core.faults.key_order_lost_at_restart {
+                owed.iter_mut().for_each(|(_, row)| row.key = None);
+            }
             let is_sound = matches!(subscription.health, Health::Sound { failing: None });
             if row.is_none() && owed.is_empty() && is_sound {
                 continue;
@@ -284,7 +299,10 @@ impl Core {
                 }
                 let (position, room) = lane.wants(ahead).unwrap_or((position, room));
                 let batch = self.store.read_after(lane.subscription.company, position, &lane.subscription.wishes.filter, room)?;
-                lane.take(without_own(batch, id), self.faults.strict_passes_stuck);
+                lane.take(without_own(batch, id), now, self.faults.strict_passes_stuck);
+                if note_held(lane, id, &mut self.outcomes) {
+                    self.waiting_since.get_or_insert(now);
+                }
                 self.dirty.insert(id);
             }
             if started == TURN_MAX {
@@ -306,36 +324,38 @@ impl Core {
                     break;
                 }
             };
-            let (event, is_retry) = match pick {
-                Pick::Fresh(event) => {
-                    let is_retry = lane.owed.contains_key(&event.id);
-                    (Some(event), is_retry)
-                }
-                Pick::Owed(event) => {
+            let event = match pick {
+                Pick::Fresh(event) => event,
+                Pick::Stored(event) => {
                     let found = match self.store.read_event(lane.subscription.company, event) {
                         Ok(found) => found,
                         Err(error) => {
                             self.permits.give_back(&permit);
-                            lane.unpick(Pick::Owed(event));
+                            lane.unpick(Pick::Stored(event));
                             return Err(error);
                         }
                     };
-                    if found.is_none() {
-                        self.permits.give_back(&permit);
-                        let row = lane.owed.get(&event).copied();
-                        lane.close(event);
-                        if let Some(row) = row {
-                            let closed = expired(&row, now);
-                            self.outcomes.rows.push((DeliveryId { subscription: id, event }, DeliveryRow::Closed(closed)));
-                            self.waiting_since.get_or_insert(now);
+                    match found {
+                        Some(event) => event,
+                        None => {
+                            self.permits.give_back(&permit);
+                            // One without a row has waited for others of its order.
+                            let unattempted = |created| RetryRow { attempts: 0, due: now, created, key: None };
+                            let row = lane.owed.get(&event).copied().or_else(|| lane.created_of(event).map(unattempted));
+                            lane.close(event);
+                            if let Some(row) = row {
+                                let closed = DeliveryRow::Closed(expired(&row, now));
+                                self.outcomes.rows.push((DeliveryId { subscription: id, event }, closed));
+                                self.metrics.expired.inc();
+                                self.waiting_since.get_or_insert(now);
+                            }
+                            self.dirty.insert(id);
+                            continue;
                         }
-                        self.dirty.insert(id);
-                        continue;
                     }
-                    (found, true)
                 }
             };
-            let Some(event) = event else { continue };
+            let is_retry = lane.owed.contains_key(&event.id);
             let number = lane.next_number(event.id);
             starts.push(Start { subscription: id, target: Arc::clone(&lane.target), event: event.clone(), number });
             lane.start(Flight { event, number, started: now, permit, is_retry });
@@ -366,7 +386,7 @@ impl Core {
     pub fn finish(&mut self, id: SubscriptionId, event: EventId, report: Report, now: Timestamp, chance: u32) {
         let delivery = DeliveryId { subscription: id, event };
         let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let Some(flight) = lane.in_flight.remove(&event) else { return };
+        let Some(flight) = lane.land(event) else { return };
         self.give_back(flight.permit.clone());
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         self.metrics.attempt(&report.exchange, report.duration);
@@ -375,11 +395,12 @@ impl Core {
         attempt.delivered = verdict == Verdict::Delivered;
         let company = lane.subscription.company;
         let health_before = lane.health;
+        let mut exhausted = None;
         match verdict {
             Verdict::Delivered => {
                 lane.health = lane.health.after_success(lane.subscription.in_flight_max());
-                lane.close(event);
-                if flight.is_retry {
+                let is_owed = lane.close(event);
+                if flight.is_retry || is_owed {
                     self.outcomes.rows.push((delivery, DeliveryRow::Settled));
                 }
                 self.metrics.delivered(flight.event.created, now);
@@ -391,25 +412,39 @@ impl Core {
                 }
                 match after_failure(flight.number, not_before, &lane.knobs.retry_schedule, now, chance) {
                     Next::RetryAt(due) => {
-                        let row = RetryRow { attempts: flight.number, due, created: flight.event.created };
                         attempt.next_due = Some(due);
-                        self.outcomes.rows.push((delivery, DeliveryRow::Retry(row)));
-                        lane.owe(flight.event, row, self.faults.strict_passes_stuck);
+                        self.owe(delivery, flight, due, now);
+                    }
+                    Next::Exhausted if lane.knobs.on_exhausted == OnExhausted::Suspend => {
+                        lane.health = Health::GivenUp;
+                        exhausted = Some(event);
+                        self.owe(delivery, flight, now, now);
                     }
                     Next::Exhausted => self.bury(delivery, &flight, DeadReason::Exhausted, now),
                 }
             }
             Verdict::Refused => self.bury(delivery, &flight, DeadReason::Refused, now),
             Verdict::Gone => {
-                lane.give_back(flight);
+                // It is still owed, and the next attempt has another number.
+                self.owe(delivery, flight, now, now);
                 self.disable(id, company);
             }
         }
         self.outcomes.attempts.push(attempt);
-        self.note_health(id, health_before);
+        self.note_health(id, health_before, exhausted);
         self.dirty.insert(id);
         self.note_outcome(now);
         self.run(id);
+    }
+
+    /// An attempt has failed, and the next one may be made at `due`.
+    fn owe(&mut self, delivery: DeliveryId, flight: Flight, due: Timestamp, now: Timestamp) {
+        let DeliveryId { subscription, event } = delivery;
+        let Some(lane) = self.lanes.get_mut(&subscription) else { return };
+        let row = RetryRow { attempts: flight.number, due, created: flight.event.created, key: lane.key_of(event) };
+        self.outcomes.rows.push((delivery, DeliveryRow::Retry(row)));
+        lane.owe(flight.event, row, now, self.faults.strict_passes_stuck);
+        note_held(lane, subscription, &mut self.outcomes);
     }
 
     /// A delivery is dead.
@@ -439,6 +474,7 @@ impl Core {
         self.recorded_at = now;
         self.recorded_tail = self.routed;
         let mut outcomes = std::mem::take(&mut self.outcomes);
+        self.handed_over = outcomes.attempts.iter().map(|attempt| (attempt.delivery, attempt.number)).collect();
         outcomes.settled_tail = Some(self.routed);
         for id in std::mem::take(&mut self.dirty) {
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
@@ -474,6 +510,13 @@ enum Turn {
     NoRoom(NoRoom),
     /// It has nothing to start now.
     Done,
+}
+
+/// Has the rows of events that are held written down; whether there are any.
+fn note_held(lane: &mut Lane, subscription: SubscriptionId, outcomes: &mut Outcomes) -> bool {
+    let held = lane.take_held();
+    outcomes.rows.extend(held.iter().map(|(event, row)| (DeliveryId { subscription, event: *event }, DeliveryRow::Retry(*row))));
+    !held.is_empty()
 }
 
 /// The batch without the daemon's own events that speak of this subscription.
