@@ -18,12 +18,13 @@ pub enum Group {
     Deliver,
     Fanout,
     Backlog,
+    Order,
     Idle,
     Sick,
 }
 
 impl Group {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Limits,
         Self::Page,
         Self::Get,
@@ -35,6 +36,7 @@ impl Group {
         Self::Deliver,
         Self::Fanout,
         Self::Backlog,
+        Self::Order,
         Self::Idle,
         Self::Sick,
     ];
@@ -52,6 +54,7 @@ impl Group {
             Self::Deliver => "deliver",
             Self::Fanout => "fanout",
             Self::Backlog => "backlog",
+            Self::Order => "order",
             Self::Idle => "idle",
             Self::Sick => "sick",
         }
@@ -76,7 +79,7 @@ pub struct Settings {
 }
 
 pub const USAGE: &str = "usage: cargo bench [-- GROUP...]
-groups: page get filtered publish open seal disk deliver fanout backlog idle sick (default: these); limits (the limits alone)
+groups: page get filtered publish open seal disk deliver fanout backlog order idle sick (default: these); limits (the limits alone)
 environment: LUTINE_BENCH_EVENTS (300000) events in the large store; the small one has a tenth
              LUTINE_BENCH_DAY_EVENTS (60000) events of the day's mixture
              LUTINE_BENCH_DELIVERIES (20000) webhooks of one round

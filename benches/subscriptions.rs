@@ -19,6 +19,13 @@ pub fn subscribe(client: &mut Client, url: &str, kind: Option<&str>, in_flight: 
     made["id"].as_u64().expect("a subscription has a number")
 }
 
+/// Changes a subscription to order by the value at `pointer`, or to none.
+pub fn set_order(client: &mut Client, id: u64, pointer: Option<&str>) {
+    let wanted = pointer.map_or_else(|| json!({"ordering": "parallel"}), |pointer| json!({"ordering": "key", "orderingKey": pointer}));
+    let request = call("PATCH", &format!("{PATH}/{id}"), client.key(), &wanted.to_string());
+    client.send(&request, 200);
+}
+
 /// Pauses or resumes a subscription.
 pub fn act(client: &mut Client, id: u64, what: &str) {
     let request = call("POST", &format!("{PATH}/{id}/{what}"), client.key(), "");

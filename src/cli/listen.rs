@@ -152,6 +152,7 @@ fn outgoing(event: &RawValue) -> Result<OutgoingEvent, Failure> {
     // No member before it holds text that could look like it: types have no quotes.
     let start = text.find(MEMBER).map(|place| place + MEMBER.len() + 1).ok_or_else(|| unreadable("it has no payload"))?;
     Ok(OutgoingEvent {
+        run: 0,
         id: EventId(id),
         company: CompanyId(company_id),
         created: created_utc.parse().map_err(|_| unreadable("createdUtc is no time"))?,

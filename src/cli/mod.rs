@@ -17,6 +17,7 @@ mod listen;
 mod options;
 mod output;
 mod pointer;
+mod replays;
 mod secret;
 mod serve;
 mod settings;
@@ -81,6 +82,9 @@ enum Command {
     /// See how webhooks went, send them again, or give them up
     #[command(subcommand)]
     Delivery(deliveries::Command),
+    /// See how far replays are, and end them; `lutine subscription replay` starts one
+    #[command(subcommand)]
+    Replay(replays::Command),
     /// Publish a sample of an event type from the catalogue
     Trigger(trigger::Trigger),
     /// Forward events to a URL of your own as signed webhooks, without a subscription
@@ -140,6 +144,7 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
         Command::Event(command) => command.run(&connection, format).await,
         Command::Subscription(command) => command.run(&connection, format).await,
         Command::Delivery(command) => command.run(&connection, format).await,
+        Command::Replay(command) => command.run(&connection, format).await,
         Command::Trigger(trigger) => trigger.run(&connection, format).await,
         Command::Verify(verify) => verify.run(&connection, format).await,
         Command::Listen(listen) => listen.run(&connection, settings, format).await,

@@ -34,6 +34,10 @@ pub enum Command {
     Resume(Resume),
     /// Send a test event to the receiver
     Test(Test),
+    /// Send again what was sent before, or should have been
+    Replay(super::replays::Replay),
+    /// Sign with another secret, which is shown this once
+    RotateSecret(RotateSecret),
     /// Delete a subscription with its deliveries
     Delete(Delete),
 }
@@ -67,9 +71,12 @@ pub struct Create {
     /// A name for people [default: the URL]
     #[arg(long)]
     name: Option<String>,
-    /// Several at a time, or one after the other in the order of the log [default: parallel]
-    #[arg(long, value_name = "parallel|strict")]
+    /// Several at a time, one after the other in the order of the log, or that for each key [default: parallel]
+    #[arg(long, value_name = "parallel|strict|key")]
     ordering: Option<String>,
+    /// Where the key stands in a payload, as a JSON pointer such as /claim/id; with --ordering key
+    #[arg(long, value_name = "POINTER")]
+    ordering_key: Option<String>,
     /// Attempts that may be under way at once [default: as configured]
     #[arg(long, value_name = "N")]
     max_in_flight: Option<u16>,
@@ -155,6 +162,23 @@ pub struct Test {
     named: Named,
 }
 
+/// Options of `lutine subscription rotate-secret`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+While both secrets count, webhook-signature holds a signature with each. A signature that has a header or a member for
+itself is made with the new secret alone.
+
+Examples:
+  lutine subscription rotate-secret 12
+  lutine subscription rotate-secret 12 --overlap-seconds 0")]
+pub struct RotateSecret {
+    /// For how long the secret before counts, too, in seconds; 0 revokes it at once [default: 86400]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=604_800))]
+    overlap_seconds: Option<u32>,
+    #[command(flatten)]
+    named: Named,
+}
+
 /// Options of `lutine subscription delete`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  lutine subscription delete 12")]
@@ -214,6 +238,7 @@ struct Subscription {
     auth: Map<String, Value>,
     headers: Map<String, Value>,
     ordering: String,
+    ordering_key: Option<String>,
     max_in_flight: u16,
     rate_per_minute: u32,
     state: String,
@@ -228,6 +253,13 @@ struct Subscription {
 struct Backlog {
     events: u64,
     oldest_seconds: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Rotated {
+    secret: String,
+    previous_expires_utc: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -255,6 +287,10 @@ impl Subscription {
         if self.types.is_empty() { "all".to_owned() } else { self.types.join(",") }
     }
 
+    fn order(&self) -> String {
+        self.ordering_key.as_ref().map_or_else(|| self.ordering.clone(), |key| format!("{} {key}", self.ordering))
+    }
+
     fn print(&self) -> Result<(), Failure> {
         let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let members = |members: &Map<String, Value>, sign: &str| {
@@ -272,7 +308,7 @@ impl Subscription {
             ("overrides", members(&self.overrides, "=")),
             ("auth", self.auth.get("kind").map(plain).unwrap_or_default()),
             ("headers", members(&self.headers, ": ")),
-            ("ordering", format!("{}, {} in flight at most", self.ordering, self.max_in_flight)),
+            ("ordering", format!("{}, {} in flight at most", self.order(), self.max_in_flight)),
             ("rate a minute", rate),
             ("created", self.created_utc.clone()),
             ("backlog", self.backlog.text()),
@@ -298,6 +334,8 @@ impl Command {
             Self::Pause(Pause { named }) => named.act(connection, "pause", format).await,
             Self::Resume(Resume { named }) => named.act(connection, "resume", format).await,
             Self::Test(Test { named }) => named.test(connection, format).await,
+            Self::Replay(replay) => replay.run(connection, format).await,
+            Self::RotateSecret(RotateSecret { overlap_seconds, named }) => named.rotate_secret(connection, overlap_seconds, format).await,
             Self::Delete(Delete { named }) => named.delete(connection, format).await,
         }
     }
@@ -327,6 +365,7 @@ impl Create {
         put("profile", Some(self.profile.into()));
         put("name", self.name.map(Value::from));
         put("ordering", self.ordering.map(Value::from));
+        put("orderingKey", self.ordering_key.map(Value::from));
         put("maxInFlight", self.max_in_flight.map(Value::from));
         put("ratePerMinute", self.rate_per_minute.map(Value::from));
         put("overrides", (!overrides.is_empty()).then_some(Value::Object(overrides)));
@@ -402,6 +441,22 @@ impl Named {
         }
     }
 
+    async fn rotate_secret(&self, connection: &Connection, overlap: Option<u32>, format: Format) -> Result<(), Failure> {
+        let path = self.path("/rotate-secret");
+        let request = overlap.map_or_else(|| Request::act(&path), |overlap| Request::post_json(&path, &json!({"overlapSeconds": overlap})));
+        let answer = self.call(connection, request).await?;
+        match format {
+            Format::Json => output::line(&answer.json_line()?),
+            Format::Table => {
+                let Rotated { secret, previous_expires_utc } = answer.json()?;
+                let until = previous_expires_utc.unwrap_or_else(|| "no longer".to_owned());
+                Table::of_pairs(&[("secret", secret), ("the one before counts until", until)]).print()?;
+                note("note: the secret is shown only now; give it to the receiver, which checks signatures with it");
+                Ok(())
+            }
+        }
+    }
+
     async fn delete(&self, connection: &Connection, format: Format) -> Result<(), Failure> {
         self.call(connection, Request::delete(&self.path(""))).await?;
         match format {
@@ -446,7 +501,9 @@ mod tests {
             "--name",
             "n",
             "--ordering",
-            "strict",
+            "key",
+            "--ordering-key",
+            "/claim/id",
             "--max-in-flight",
             "4",
             "--rate-per-minute",
@@ -463,7 +520,8 @@ mod tests {
             "oldest",
         ];
         let expected = json!({
-            "url": "https://a.example/", "types": ["claim.*", "policy.bound@2"], "profile": "envelope", "name": "n", "ordering": "strict",
+            "url": "https://a.example/", "types": ["claim.*", "policy.bound@2"], "profile": "envelope", "name": "n", "ordering": "key",
+            "orderingKey": "/claim/id",
             "maxInFlight": 4, "ratePerMinute": 60, "overrides": {"retryScheduleSeconds": [0.3], "contentType": "text/plain"},
             "headers": {"X-Partner": "7:8"}, "auth": {"kind": "basic", "username": "a", "password": "b:c"}, "startFrom": "oldest",
         });

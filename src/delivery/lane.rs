@@ -7,15 +7,14 @@ use std::sync::Arc;
 use super::keys::KeyQueues;
 use super::permits::Permit;
 use super::rate::Rate;
+use super::receiver::Receiver;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
 use crate::domain::health::Health;
 use crate::domain::ordering::OrderKey;
-use crate::domain::profile::Knobs;
-use crate::domain::subscription::{Ordering, Standing, Subscription};
+use crate::domain::subscription::{DeliveryId, Ordering, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
-use crate::store::{LogBatch, LogEvent, PositionRow, ReceiverNote, RetryRow};
-use crate::webhook::Target;
+use crate::store::{LogBatch, LogEvent, PositionRow, Replay, RetryRow, Selection};
 
 /// Events above the position that may be known as settled or not; with more, the lane stops reading ahead.
 pub(super) const SLOTS_MAX: usize = 4_096;
@@ -50,12 +49,66 @@ pub(super) enum Pick {
     Stored(EventId),
 }
 
+/// Which lane: that of a subscription, or of one of its replays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct LaneId {
+    pub subscription: SubscriptionId,
+    /// 0: the subscription's own.
+    pub run: u32,
+}
+
+impl LaneId {
+    /// The subscription's own lane.
+    pub fn own(subscription: SubscriptionId) -> Self {
+        Self { subscription, run: 0 }
+    }
+
+    /// The lane that a delivery belongs to.
+    pub fn of(delivery: DeliveryId) -> Self {
+        Self { subscription: delivery.subscription, run: delivery.run }
+    }
+
+    /// The delivery of an event by this lane.
+    pub fn delivery(self, event: EventId) -> DeliveryId {
+        DeliveryId { subscription: self.subscription, event, run: self.run }
+    }
+}
+
+/// What a replay's lane sends, and how far that is.
+#[derive(Debug)]
+pub(super) struct Replaying {
+    /// None: what a person wants of a replay that has ended.
+    pub selection: Option<Selection>,
+    /// Attempts a minute at most; 0 = no further limit.
+    pub per_minute: u32,
+    pub rate: Rate,
+    /// Deliveries that have ended.
+    pub done: u64,
+    pub is_cancelled: bool,
+}
+
+impl Replaying {
+    pub fn new(replay: Option<&Replay>) -> Self {
+        Self {
+            selection: replay.map(|replay| replay.selection.clone()),
+            per_minute: replay.map_or(0, |replay| replay.rate_per_minute),
+            rate: Rate::default(),
+            done: replay.map_or(0, |replay| replay.progress.done),
+            is_cancelled: false,
+        }
+    }
+
+    fn ready_at(&self) -> Timestamp {
+        self.rate.ready_at(self.per_minute)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Lane {
+    /// Whose wishes it follows; how its receiver stands is that one's.
     pub subscription: Arc<Subscription>,
-    pub target: Arc<Target>,
-    pub knobs: Arc<Knobs>,
-    pub host: Arc<str>,
+    /// What it sends, if it is a replay's.
+    pub replay: Option<Replaying>,
     /// Every matching event at or below it is settled.
     pub position: Position,
     /// Of the events at or below it, only those under way have neither expired nor been settled.
@@ -81,8 +134,6 @@ pub(super) struct Lane {
     due: BTreeSet<(Timestamp, EventId)>,
     pub owed: BTreeMap<EventId, RetryRow>,
     pub in_flight: BTreeMap<EventId, Flight>,
-    pub health: Health,
-    pub rate: Rate,
     /// Alternates, so that neither fresh events nor retries starve.
     prefers_retry: bool,
     /// The ledger has a position row.
@@ -93,14 +144,10 @@ pub(super) struct Lane {
 
 impl Lane {
     /// A lane at `position`; what lies above it is read from the log.
-    pub fn new(subscription: Arc<Subscription>, target: Arc<Target>, host: Arc<str>, position: Position) -> Self {
-        let knobs = Arc::new(subscription.knobs());
+    pub fn new(subscription: Arc<Subscription>, position: Position) -> Self {
         Self {
-            health: subscription.health,
-            knobs,
             subscription,
-            target,
-            host,
+            replay: None,
             position,
             expired_to: Position::START,
             read_to: position,
@@ -115,17 +162,10 @@ impl Lane {
             due: BTreeSet::new(),
             owed: BTreeMap::new(),
             in_flight: BTreeMap::new(),
-            rate: Rate::default(),
             prefers_retry: true,
             has_row: false,
             timer: None,
         }
-    }
-
-    /// How its receiver does, to be written down.
-    pub fn note(&self) -> ReceiverNote {
-        let Subscription { id, standing, resumes, .. } = *self.subscription;
-        ReceiverNote { subscription: id, standing, health: self.health, resumes }
     }
 
     /// Takes over what the ledger says at start.
@@ -170,11 +210,8 @@ impl Lane {
     }
 
     /// Where the lane reads on, and how many events it has room for.
-    pub fn wants(&self, ahead: usize) -> Option<(Position, usize)> {
-        let is_stopped = self.subscription.standing != Standing::Active
-            || self.health == Health::GivenUp
-            || self.slots.len() >= SLOTS_MAX
-            || self.owed.len() >= RETRIES_MAX;
+    pub fn wants(&self, receiver: &Receiver, ahead: usize) -> Option<(Position, usize)> {
+        let is_stopped = !receiver.is_open() || self.is_cancelled() || self.slots.len() >= SLOTS_MAX || self.owed.len() >= RETRIES_MAX;
         if !self.is_behind || is_stopped || self.waiting() >= ahead {
             return None;
         }
@@ -290,9 +327,14 @@ impl Lane {
         self.is_behind = true;
     }
 
+    /// Whether it is a replay's that was cancelled.
+    fn is_cancelled(&self) -> bool {
+        self.replay.as_ref().is_some_and(|replay| replay.is_cancelled)
+    }
+
     /// Nothing is left to do, to remember or to wait for.
-    pub fn is_idle(&self) -> bool {
-        self.is_settled() && self.owed.is_empty() && matches!(self.health, Health::Sound { failing: None })
+    pub fn is_idle(&self, receiver: &Receiver) -> bool {
+        self.is_settled() && self.owed.is_empty() && receiver.health == Health::default()
     }
 
     /// Every matching event that was routed is settled or owed by a row.
@@ -302,19 +344,16 @@ impl Lane {
 
     /// The position as the ledger keeps it; none when `settled_tail` says it all.
     pub fn row(&self) -> Option<PositionRow> {
-        if self.is_settled() {
-            return None;
-        }
+        (!self.is_settled()).then(|| self.place())
+    }
+
+    /// The position and what is settled above it.
+    pub fn place(&self) -> PositionRow {
         let settled = self.slots.iter().filter(|(_, slot)| slot.is_settled).map(|(id, _)| *id);
         let mut settled: Vec<EventId> = settled.chain(self.settled_before.iter().copied()).collect();
         settled.sort_unstable();
         settled.dedup();
-        Some(PositionRow { position: self.position, settled })
-    }
-
-    /// Attempts that may be in flight now.
-    fn window(&self, now: Timestamp) -> usize {
-        usize::from(self.health.window(self.subscription.in_flight_max(), now))
+        PositionRow { position: self.position, settled }
     }
 
     /// Whether an event waits for its first attempt, or is the next of a strict lane, and may have it now.
@@ -348,10 +387,9 @@ impl Lane {
     }
 
     /// What the lane may attempt now. The caller starts it, or gives it back.
-    pub fn pick(&mut self, now: Timestamp) -> Option<Pick> {
-        let is_active = self.subscription.standing == Standing::Active;
-        let per_minute = self.subscription.rate_per_minute();
-        if !is_active || self.in_flight.len() >= self.window(now) || self.rate.ready_at(per_minute) > now {
+    pub fn pick(&mut self, receiver: &Receiver, now: Timestamp) -> Option<Pick> {
+        let is_too_early = |replay: &Replaying| replay.is_cancelled || replay.ready_at() > now;
+        if !receiver.has_room(now) || self.replay.as_ref().is_some_and(is_too_early) {
             return None;
         }
         let retry = self.first_due(now);
@@ -383,7 +421,9 @@ impl Lane {
 
     /// Notes an attempt that starts.
     pub fn start(&mut self, flight: Flight) {
-        self.rate.count(self.subscription.rate_per_minute(), flight.started);
+        if let Some(replay) = &mut self.replay {
+            replay.rate.count(replay.per_minute, flight.started);
+        }
         self.keys.start(flight.event.id);
         self.in_flight.insert(flight.event.id, flight);
     }
@@ -400,8 +440,15 @@ impl Lane {
         self.owed.get(&event).map_or(0, |row| row.attempts) + 1
     }
 
-    /// An attempt has ended for good: delivered, dead or expired. True when a row must go.
+    /// A delivery has ended: delivered, dead, cancelled or expired. True when a row must go.
     pub fn close(&mut self, event: EventId) -> bool {
+        if let Some(replay) = &mut self.replay {
+            replay.done += 1;
+        }
+        self.end(event)
+    }
+
+    fn end(&mut self, event: EventId) -> bool {
         let had_row = self.owed.remove(&event).is_some_and(|row| {
             self.due.remove(&(row.due, event));
             true
@@ -471,6 +518,8 @@ impl Lane {
             // Who has asked may not know of the last attempt yet.
             row.attempts = row.attempts.max(before.attempts);
             row.key = row.key.or(before.key);
+        } else if let Some(replay) = &mut self.replay {
+            replay.done = replay.done.saturating_sub(1);
         }
         self.owed.insert(event, row);
         if self.in_flight.contains_key(&event) {
@@ -519,7 +568,7 @@ impl Lane {
         self.ready.retain(|event| !expired.contains(event));
         self.parked.retain(|event| !expired.contains(event));
         for event in expired {
-            self.close(event);
+            self.end(event);
         }
         if self.slots.is_empty() {
             self.read_to = self.read_to.max(to);
@@ -541,8 +590,8 @@ impl Lane {
     }
 
     /// When the lane could start something that it cannot start now.
-    pub fn wakes_at(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.subscription.standing != Standing::Active || self.health == Health::GivenUp {
+    pub fn wakes_at(&self, receiver: &Receiver, now: Timestamp) -> Option<Timestamp> {
+        if !receiver.is_open() || self.is_cancelled() {
             return None;
         }
         let retry = self.due.first().map(|(due, _)| *due);
@@ -552,21 +601,14 @@ impl Lane {
             (Some(retry), Some(fresh)) => Some(retry.min(fresh)),
             (retry, fresh) => retry.or(fresh),
         }?;
-        let allowed = self.rate.ready_at(self.subscription.rate_per_minute());
-        let probed = self.health.wakes_at().unwrap_or_default();
+        let slowed = self.replay.as_ref().map(Replaying::ready_at).unwrap_or_default();
         // What is ready now waits for room, which is not a matter of time.
-        Some(work.max(allowed).max(probed)).filter(|time| *time > now)
+        Some(work.max(receiver.ready_at()).max(slowed)).filter(|time| *time > now)
     }
 
     /// Owed events above the position that are not settled: those that block.
     pub fn owed_above(&self) -> usize {
         let is_settled = |event: &EventId| self.settled_before.contains(event) || self.slots.get(event).is_some_and(|slot| slot.is_settled);
         self.owed.keys().filter(|event| **event > self.position.id && !is_settled(event)).count()
-    }
-
-    /// Whether its receiver must not hold up others.
-    pub fn is_slow(&self, now: Timestamp) -> bool {
-        let is_hanging = || self.in_flight.values().any(|flight| now.since(flight.started) > std::time::Duration::from_secs(1));
-        self.health.is_slow() || is_hanging()
     }
 }

@@ -11,6 +11,7 @@ mod lane;
 mod matcher;
 mod permits;
 mod rate;
+mod receiver;
 mod recorder;
 
 pub use self::alerts::Alert;

@@ -10,7 +10,7 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::api::{companies, deliveries, events, keys, publish, subscriptions, system};
+use super::api::{companies, deliveries, events, keys, publish, replays, subscriptions, system};
 use super::call::Call;
 use super::fault::Fault;
 use super::gate::{Access, OpenCall, Route, guarded, open};
@@ -93,10 +93,21 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/pause", Access::Key(SubscriptionsWrite, Write), subscriptions::pause)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/resume", Access::Key(SubscriptionsWrite, Write), subscriptions::resume)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/test", Access::Key(SubscriptionsWrite, Write), subscriptions::test)
+        .guarded(
+            "POST /api/v1/webhooks/subscriptions/{id}/rotate-secret",
+            Access::Key(SubscriptionsWrite, Write),
+            subscriptions::rotate_secret,
+        )
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/replay", Access::Key(DeliveriesReplay, Write), replays::start)
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/retry", Access::Key(DeliveriesReplay, Write), deliveries::retry_all)
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/discard", Access::Key(DeliveriesReplay, Write), deliveries::discard_all)
         .guarded("GET /api/v1/webhooks/subscriptions/{id}/deliveries", Access::Key(DeliveriesRead, Read), deliveries::list)
         .guarded("GET /api/v1/deliveries/{id}", Access::Key(DeliveriesRead, Read), deliveries::get)
         .guarded("POST /api/v1/deliveries/{id}/retry", Access::Key(DeliveriesReplay, Write), deliveries::retry)
         .guarded("POST /api/v1/deliveries/{id}/discard", Access::Key(DeliveriesReplay, Write), deliveries::discard)
+        .guarded("GET /api/v1/replays", Access::Key(DeliveriesRead, Read), replays::list)
+        .guarded("GET /api/v1/replays/{id}", Access::Key(DeliveriesRead, Read), replays::get)
+        .guarded("POST /api/v1/replays/{id}/cancel", Access::Key(DeliveriesReplay, Write), replays::cancel)
         .guarded("POST /api/v1/admin/companies", Access::Key(Admin, AdminBucket), companies::create)
         .guarded("GET /api/v1/admin/companies", Access::Key(Admin, AdminBucket), companies::list)
         .guarded("POST /api/v1/admin/keys", Access::Key(Admin, AdminBucket), keys::create)

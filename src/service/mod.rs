@@ -9,6 +9,7 @@ pub mod events;
 pub mod key_text;
 pub mod keys;
 pub mod rates;
+pub mod replays;
 pub mod subscriptions;
 
 use std::ops::Deref;
@@ -21,6 +22,7 @@ use self::companies::CompanyService;
 use self::deliveries::DeliveryService;
 use self::events::EventService;
 use self::keys::KeyService;
+use self::replays::ReplayService;
 use self::subscriptions::{Deliverer, SubscriptionService};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -62,6 +64,8 @@ pub struct Parts {
     pub subscriptions: Arc<SubscriptionService>,
     /// Deliveries.
     pub deliveries: DeliveryService,
+    /// Replays.
+    pub replays: ReplayService,
 }
 
 /// All use cases; a clone is another handle.
@@ -81,7 +85,8 @@ impl Services {
         let keys = KeyService::new(store.clone(), environment)?;
         let subscriptions = Arc::new(SubscriptionService::new(store.clone(), Arc::clone(&foundations.config), foundations.engine.clone()));
         let deliveries = DeliveryService::new(store.clone(), Arc::clone(&subscriptions));
-        Ok(Self(Arc::new(Parts { events, companies, keys, subscriptions, deliveries, foundations })))
+        let replays = ReplayService::new(store.clone(), foundations.engine.clone());
+        Ok(Self(Arc::new(Parts { events, companies, keys, subscriptions, deliveries, replays, foundations })))
     }
 }
 

@@ -15,7 +15,7 @@ use redb::{
 use tracing::info;
 use twox_hash::XxHash3_64;
 
-use super::deliveries::ATTEMPT_BATCH;
+use super::deliveries::{ATTEMPT_BATCH, EventRun};
 use super::disk::{Disk, OpenMode};
 use super::ledger::{Ledger, SETTINGS};
 use super::live::existing;
@@ -85,7 +85,7 @@ fn file_name(number: u64) -> String {
 }
 
 fn key_of(row: &AttemptRow) -> AttemptKey {
-    (row.delivery.subscription.0, row.delivery.event.0, 0, row.number)
+    (row.delivery.subscription.0, row.delivery.event.0, row.delivery.run, row.number)
 }
 
 fn checksum(key: AttemptKey, record: &[u8]) -> u64 {
@@ -121,8 +121,9 @@ fn pack(row: &AttemptRow, batch: u64) -> Result<Vec<u8>, StorageFault> {
 }
 
 fn unpack(file: u64, key: AttemptKey, packed: &[u8]) -> Result<AttemptRow, StorageFault> {
-    let (subscription, event, _, number) = key;
-    let damaged = || StorageFault::Record(format!("{}, attempt {number} of delivery {subscription}-{event}", file_name(file)));
+    let (subscription, event, run, number) = key;
+    let delivery = DeliveryId { subscription: SubscriptionId(subscription), event: EventId(event), run };
+    let damaged = || StorageFault::Record(format!("{}, attempt {number} of delivery {delivery}", file_name(file)));
     let (sum, record) = packed.split_first_chunk::<8>().ok_or_else(damaged)?;
     if u64::from_le_bytes(*sum) != checksum(key, record) {
         return Err(damaged());
@@ -134,7 +135,7 @@ fn unpack(file: u64, key: AttemptKey, packed: &[u8]) -> Result<AttemptRow, Stora
     };
     let class = |text: String| ErrorClass::ALL.into_iter().find(|class| class.as_str() == text).ok_or_else(damaged);
     Ok(AttemptRow {
-        delivery: DeliveryId { subscription: SubscriptionId(subscription), event: EventId(event) },
+        delivery,
         number,
         started: Timestamp::from_micros(record.started_us),
         duration: Duration::from_micros(record.duration_us),
@@ -251,7 +252,7 @@ impl AttemptLog {
         Ok(database)
     }
 
-    /// The attempts of the last commit, as they were found at the start, if the ledger does not know what came of them.
+    /// The attempts of the last commits, as they were found at the start, if the ledger does not know what came of them.
     pub fn unjudged(&self) -> Vec<AttemptRow> {
         self.unjudged.clone()
     }
@@ -381,7 +382,7 @@ pub(super) fn open(disk: &dyn Disk, ledger: &Ledger, epoch: u32) -> Result<Attem
         && *last > known
     {
         batch = *last;
-        unjudged = attempts_of_batch(*number, database, batch)?;
+        unjudged = attempts_behind(*number, database, known)?;
         info!(attempts = unjudged.len(), "{} attempts were made whose outcomes were not written down any more", unjudged.len());
     }
     let writing = Mutex::new(Writing { is_unsettled: false, batch });
@@ -395,14 +396,15 @@ fn judged_batch(ledger: &Ledger) -> Result<u64, StorageFault> {
     Ok(settings.get(ATTEMPT_BATCH)?.map_or(0, |batch| batch.value()))
 }
 
-fn attempts_of_batch(file: u64, database: &Database, batch: u64) -> Result<Vec<AttemptRow>, StorageFault> {
+/// The attempts of later commits: of several, when one crash came soon after the other.
+fn attempts_behind(file: u64, database: &Database, batch: u64) -> Result<Vec<AttemptRow>, StorageFault> {
     let mut found = Vec::new();
     for row in database.begin_read()?.open_table(ATTEMPTS)?.iter()? {
         let (key, packed) = row?;
         let record = packed.value().get(size_of::<u64>()..).unwrap_or_default();
         // Damage is found and told by whoever reads the attempt.
         let of = records::decode::<AttemptRecord>(record).ok().and_then(|record| record.batch);
-        if of == Some(batch) {
+        if of.is_some_and(|of| of > batch) {
             found.extend(unpack(file, key.value(), packed.value()));
         }
     }
@@ -558,14 +560,14 @@ impl Inner {
 
     /// All attempts of a delivery that are left, by number.
     pub(super) fn attempts_of(&self, id: DeliveryId) -> Result<Vec<AttemptRow>, StorageFault> {
-        let (subscription, event) = (id.subscription.0, id.event.0);
+        let (subscription, event, run) = (id.subscription.0, id.event.0, id.run);
         let mut attempts: BTreeMap<u32, AttemptRow> = BTreeMap::new();
         self.each_file(|file| {
             if event < file.span.first_event || event > file.span.last_event {
                 return Ok(false);
             }
             let view = file.view()?;
-            for row in view.attempts()?.range((subscription, event, 0, 0)..=(subscription, event, 0, u32::MAX))? {
+            for row in view.attempts()?.range((subscription, event, run, 0)..=(subscription, event, run, u32::MAX))? {
                 let (key, packed) = row?;
                 let attempt = unpack(file.number, key.value(), packed.value())?;
                 // A newer file has the later word.
@@ -577,36 +579,33 @@ impl Inner {
         Ok(attempts.into_values().collect())
     }
 
-    /// Events below `before` of which the subscription has attempts, newest first, at most `limit`.
-    pub(super) fn attempted_below(&self, id: SubscriptionId, before: EventId, limit: usize) -> Result<Vec<EventId>, StorageFault> {
-        let Some(last) = before.0.checked_sub(1) else { return Ok(Vec::new()) };
-        let mut events: BTreeSet<u64> = BTreeSet::new();
+    /// Events and runs below `before` of which the subscription has attempts, newest first, at most `limit`.
+    pub(super) fn attempted_below(&self, id: SubscriptionId, before: EventRun, limit: usize) -> Result<Vec<EventRun>, StorageFault> {
+        let mut found: BTreeSet<EventRun> = BTreeSet::new();
         // Files overlap in events: each is asked for what is newer than what would fall out anyway.
         self.each_file(|file| {
-            let is_late = events.len() >= limit && events.first().is_some_and(|oldest| *oldest >= file.span.last_event);
-            if is_late || file.span.first_event > last {
+            let is_late = found.len() >= limit && found.first().is_some_and(|(oldest, _)| oldest.0 > file.span.last_event);
+            if is_late || file.span.first_event > before.0.0 {
                 return Ok(false);
             }
             let view = file.view()?;
             let table = view.attempts()?;
-            let mut below = Some(last);
+            let mut below = before;
             let mut taken = 0;
-            while let Some(last) = below
-                && taken < limit
-                && (events.len() < limit || events.first().is_some_and(|oldest| *oldest < last))
-            {
-                let Some(row) = table.range((id.0, 0, 0, 0)..=(id.0, last, u32::MAX, u32::MAX))?.next_back() else { break };
-                let event = row?.0.value().1;
-                events.insert(event);
-                if events.len() > limit {
-                    events.pop_first();
+            while taken < limit && (found.len() < limit || found.first().is_some_and(|oldest| *oldest < below)) {
+                let (event, run) = below;
+                let Some(row) = table.range((id.0, 0, 0, 0)..(id.0, event.0, run, 0))?.next_back() else { break };
+                let (_, event, run, _) = row?.0.value();
+                below = (EventId(event), run);
+                found.insert(below);
+                if found.len() > limit {
+                    found.pop_first();
                 }
                 taken += 1;
-                below = event.checked_sub(1);
             }
             Ok(false)
         })?;
-        Ok(events.into_iter().rev().map(EventId).collect())
+        Ok(found.into_iter().rev().collect())
     }
 
     /// Reads every attempt; what is damaged is named.

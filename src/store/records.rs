@@ -273,6 +273,47 @@ pub(super) struct PositionRecord {
     pub settled: Vec<u64>,
 }
 
+/// What a replay sends.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct ReplayRecord {
+    #[n(0)]
+    pub subscription: u32,
+    #[n(1)]
+    pub company: u32,
+    #[n(2)]
+    pub types: Vec<String>,
+    #[n(3)]
+    pub after_us: u64,
+    #[n(4)]
+    pub after_id: u64,
+    #[n(5)]
+    pub until_us: u64,
+    #[n(6)]
+    pub until_id: u64,
+    /// Each as the distance to the one before.
+    #[n(7)]
+    pub events: Option<Vec<u64>>,
+    #[n(8)]
+    pub count: u64,
+    #[n(9)]
+    pub rate_per_minute: u32,
+    #[n(10)]
+    pub created_us: u64,
+}
+
+/// How far a replay is.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct ReplayProgressRecord {
+    #[n(0)]
+    pub state: u8,
+    #[n(1)]
+    pub place: PositionRecord,
+    #[n(2)]
+    pub done: u64,
+    #[n(3)]
+    pub ended_us: Option<u64>,
+}
+
 /// A delivery that is to be tried again.
 #[derive(Debug, Clone, Copy, Encode, Decode)]
 pub(super) struct RetryRecord {

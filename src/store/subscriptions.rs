@@ -11,6 +11,7 @@ use super::deliveries::{self, PositionRow, ReceiverNote};
 use super::ledger::{COMPANIES, Ledger, SETTINGS, record_act};
 use super::live::existing;
 use super::records::{self, HealthRecord, OverridesRecord, SubscriptionRecord};
+use super::replays;
 use super::secrets::{MasterKey, SecretError};
 use super::{Actor, Inner, LedgerBusy, StorageFault, Store};
 use crate::domain::company::CompanyId;
@@ -54,6 +55,13 @@ pub enum SubscriptionChange {
     Standing(Standing),
     /// It is sent to again, and its receiver counts as sound.
     Resume,
+    /// It signs with this secret, and until this time with the one before as well.
+    Rotate {
+        /// The new one.
+        secret: Secret,
+        /// When the one before stops counting; a time that has come means at once.
+        until: Timestamp,
+    },
 }
 
 /// All subscriptions at this moment. Changed in place: a copy for each of a hundred thousand would cost too much.
@@ -437,6 +445,34 @@ fn next_number(transaction: &WriteTransaction) -> Result<SubscriptionId, Storage
 }
 
 impl Inner {
+    /// Removes secrets that were replaced and do not count any more.
+    pub(super) fn forget_secrets(&self) -> Result<(), StorageFault> {
+        let now = self.now();
+        let is_over = |subscription: &Subscription| subscription.previous.as_ref().is_some_and(|previous| previous.until <= now);
+        let ids: Vec<SubscriptionId> = {
+            let subscriptions = self.subscriptions();
+            subscriptions.by_id.values().filter(|kept| is_over(&kept.subscription)).map(|kept| kept.subscription.id).collect()
+        };
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let changed = self.ledger.write(|transaction| {
+            let mut changed = Vec::with_capacity(ids.len());
+            for id in &ids {
+                let forget = |subscription: &mut Subscription| {
+                    if is_over(subscription) {
+                        subscription.previous = None;
+                    }
+                };
+                // One that cannot be sealed anew keeps its old record until another time.
+                changed.extend(change(transaction, &self.master, *id, None, forget)?.unwrap_or_default());
+            }
+            Ok(changed)
+        })?;
+        self.show_changed(&changed);
+        Ok(())
+    }
+
     fn subscriptions(&self) -> std::sync::RwLockReadGuard<'_, Subscriptions> {
         self.subscriptions.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -539,6 +575,7 @@ impl Store {
             SubscriptionChange::Standing(Standing::Paused) => "subscription.pause",
             SubscriptionChange::Standing(Standing::Disabled) => "subscription.disable",
             SubscriptionChange::Standing(Standing::Unverified) => "subscription.unverify",
+            SubscriptionChange::Rotate { .. } => "subscription.rotate_secret",
         };
         let changed = self.inner.ledger.submit(
             move |transaction| {
@@ -549,6 +586,10 @@ impl Store {
                         subscription.standing = Standing::Active;
                         subscription.health = Health::default();
                         subscription.resumes = subscription.resumes.wrapping_add(1);
+                    }
+                    SubscriptionChange::Rotate { secret, until } => {
+                        let before = std::mem::replace(&mut subscription.secret, secret);
+                        subscription.previous = (until > at).then_some(PreviousSecret { secret: before, until });
                     }
                 };
                 let changed = change(transaction, &master, id, company, apply)?;
@@ -590,7 +631,8 @@ impl Store {
                 table.remove(id.0)?;
                 drop(table);
                 deliveries::write_position(transaction, id, None)?;
-                let cancelled = deliveries::cancel_retries(transaction, id, at)?;
+                let cancelled = deliveries::cancel_retries(transaction, id, None, deliveries::DELETED, at)?;
+                replays::cancel_all(transaction, id, at)?;
                 let detail = format!("{}, {cancelled} open deliveries", stored.name);
                 record_act(transaction, at, &actor, "subscription.delete", &format!("subscription:{id}"), &detail)?;
                 Ok(true)

@@ -17,6 +17,8 @@ pub struct OutgoingEvent {
     pub id: EventId,
     /// Whose it is.
     pub company: CompanyId,
+    /// The replay that sends it once more; 0 = none.
+    pub run: u32,
     /// When it was committed.
     pub created: Timestamp,
     /// Its type, as published.
@@ -148,6 +150,7 @@ mod tests {
         OutgoingEvent {
             id: EventId(1042),
             company: CompanyId(7),
+            run: 0,
             created: "2026-11-22T10:30:00.123456Z".parse().unwrap(),
             kind: "Claim.created".to_owned(),
             version: "1".to_owned(),

@@ -50,6 +50,8 @@ pub struct Target {
     pub(super) endpoint: Endpoint,
     pub(super) pool: Pool,
     key: SigningKey,
+    /// The key before it, and the time from which it does not count any more.
+    previous: Option<(SigningKey, Timestamp)>,
     /// All headers, with empty values in the places of those that differ from attempt to attempt.
     headers: HeaderMap,
     /// Where the signature over the body alone goes.
@@ -107,7 +109,8 @@ impl Target {
             headers.insert(name.clone(), empty());
         }
         let key = SigningKey::new(&subscription.secret.0);
-        Ok(Self { subscription: subscription.id, knobs, endpoint, pool: Pool::default(), key, headers, body_signature })
+        let previous = subscription.previous.as_ref().map(|previous| (SigningKey::new(&previous.secret.0), previous.until));
+        Ok(Self { subscription: subscription.id, knobs, endpoint, pool: Pool::default(), key, previous, headers, body_signature })
     }
 
     /// The knobs that its answers are judged under.
@@ -122,12 +125,23 @@ impl Target {
         let mut text = String::with_capacity(192);
         // Writing to a text has no way to fail.
         let _ = write!(text, "evt_{}_{}", event.id, self.subscription);
+        if event.run > 0 {
+            let _ = write!(text, "_r{}", event.run);
+        }
         let id_end = text.len();
         let _ = write!(text, ".{}.", now.as_seconds());
         let stamp_end = text.len();
         let mut signature_end = stamp_end;
         if self.knobs.signature.is_in_standard_header() {
+            let stamp = text.clone();
             self.key.sign_onto(&mut text, &body);
+            if let Some((key, _)) = self.previous.as_ref().filter(|(_, until)| now < *until) {
+                // Both count: a receiver takes the one that it knows (Standard Webhooks 1.0.0, zero-downtime rotation).
+                let mut signed = stamp;
+                key.sign_onto(&mut signed, &body);
+                text.push(' ');
+                text.push_str(signed.get(stamp_end..).unwrap_or_default());
+            }
             signature_end = text.len();
         }
         if self.body_signature.is_some() {

@@ -9,4 +9,5 @@ mod overrides;
 pub mod problem;
 pub mod publish;
 mod receiver_auth;
+pub mod replays;
 pub mod subscriptions;

@@ -6,6 +6,7 @@
 mod support;
 
 mod deliveries;
+mod keyed;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;

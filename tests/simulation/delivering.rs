@@ -58,7 +58,7 @@ fn run(losses: u64, faults: Faults) -> Run {
 }
 
 /// What must happen in 500 power losses, and how often at least. A name stands for all that begin with it.
-const CENSUS: [(&str, u64); 31] = [
+const CENSUS: [(&str, u64); 39] = [
     ("publishing: ", 20),
     ("recording: write to attempts", 20),
     ("recording: sync of attempts", 5),
@@ -80,6 +80,14 @@ const CENSUS: [(&str, u64); 31] = [
     ("retried by hand", 50),
     ("discarded", 2),
     ("dead letter discarded", 5),
+    ("retried with all others", 50),
+    ("suspended for an event told", 20),
+    ("power loss between attempts and outcomes", 50),
+    ("a person looks at a held one", 2),
+    ("replay asked for", 100),
+    ("replay done", 50),
+    ("replayed", 500),
+    ("replay cancelled", 20),
     ("answer 204", 1_000),
     ("answer 500", 1_000),
     ("answer 429", 500),

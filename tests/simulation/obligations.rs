@@ -12,9 +12,9 @@ use lutine::domain::filter::TypeFilter;
 use lutine::domain::health::Health;
 use lutine::domain::profile::OnExhausted;
 use lutine::domain::retry::RETRY_AFTER_MAX;
-use lutine::domain::subscription::{DeliveryId, Ordering, Standing, Subscription, SubscriptionId};
+use lutine::domain::subscription::{DeliveryId, Ordering, ReplayId, Standing, Subscription, SubscriptionId};
 use lutine::domain::time::Timestamp;
-use lutine::store::{DeliveryRow, DeliveryStateName, LogEvent, Outcomes, Store};
+use lutine::store::{DeliveryRow, DeliveryStateName, LogEvent, Outcomes, Replay, ReplayState, Store};
 
 pub const IN_FLIGHT_MAX: usize = 16;
 pub const TO_HOST_MAX: usize = 4;
@@ -93,11 +93,20 @@ struct Track {
     was_slow: bool,
 }
 
+/// A replay.
+#[derive(Debug)]
+struct Again {
+    subscription: SubscriptionId,
+    events: BTreeSet<EventId>,
+    is_cancelled: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Oracle {
     events: BTreeMap<EventId, Event>,
     parties: BTreeMap<SubscriptionId, Party>,
     tracks: BTreeMap<DeliveryId, Track>,
+    replays: BTreeMap<u32, Again>,
     seen: BTreeMap<CompanyId, Position>,
     life: u32,
     /// Somebody has begun to delete it, and was not answered yet.
@@ -257,6 +266,43 @@ impl Oracle {
         self.parties.contains_key(&id)
     }
 
+    /// A replay is in the ledger.
+    pub fn replayed(&mut self, replay: &Replay) {
+        if self.replays.contains_key(&replay.id.0) {
+            return;
+        }
+        let has = |(id, event): (&EventId, &Event)| {
+            let position = Position { created: event.created, id: *id };
+            let is_its = event.company == replay.company && replay.selection.has(position, &event.folded, "1");
+            (is_its && event.about != Some(replay.subscription.0)).then_some(*id)
+        };
+        let events: BTreeSet<EventId> = self.events.iter().filter_map(has).collect();
+        trace(|| format!("replay {} of {} events to {}", replay.id, events.len(), replay.subscription));
+        self.replays.insert(replay.id.0, Again { subscription: replay.subscription, events, is_cancelled: false });
+    }
+
+    /// A person has ended it.
+    pub fn replay_cancelled(&mut self, id: ReplayId) {
+        trace(|| format!("replay {id} is cancelled"));
+        if let Some(again) = self.replays.get_mut(&id.0) {
+            again.is_cancelled = true;
+        }
+    }
+
+    /// What runs.
+    pub fn running_replays(&self, store: &Store) -> Vec<ReplayId> {
+        let is_running = |id: &ReplayId| store.replay(*id).unwrap().is_some_and(|replay| replay.progress.state == ReplayState::Running);
+        self.replays.keys().map(|id| ReplayId(*id)).filter(is_running).collect()
+    }
+
+    /// Whether an event is owed to a subscription by itself, or by the replay that a delivery belongs to.
+    fn owes(&self, delivery: DeliveryId, id: EventId, event: &Event) -> bool {
+        match self.replays.get(&delivery.run) {
+            Some(again) => again.events.contains(&id),
+            None => event.must.contains(&delivery.subscription),
+        }
+    }
+
     /// A person wants it again.
     pub fn retried(&mut self, delivery: DeliveryId) {
         trace(|| format!("{delivery} is retried by hand"));
@@ -281,7 +327,7 @@ impl Oracle {
 
     /// An attempt starts.
     pub fn started(&mut self, start: &Start, now: Timestamp, cutoff: Timestamp) -> Result<(), String> {
-        let delivery = DeliveryId { subscription: start.subscription, event: start.event.id };
+        let delivery = start.delivery;
         trace(|| format!("{now} {delivery} attempt {} starts", start.number));
         let told = |what: String| Err(format!("{delivery}, attempt {}: {what}", start.number));
         let Some(event) = self.events.get(&delivery.event) else { return told("the log does not have the event".to_owned()) };
@@ -294,7 +340,16 @@ impl Oracle {
         }
         let track = self.tracks.get(&delivery).cloned().unwrap_or_default();
         let will_want = party.changing.as_ref().is_some_and(|next| event.wanted(next.id, next.company, &next.wishes.filter));
-        if !will_want && !event.must.contains(&delivery.subscription) && !event.may.contains(&delivery.subscription) && !track.by_hand {
+        if let Some(again) = self.replays.get(&delivery.run) {
+            let is_its = again.subscription == delivery.subscription && again.events.contains(&delivery.event);
+            if !is_its || again.is_cancelled {
+                return told(format!("it is not its replay's, or that is cancelled ({})", again.is_cancelled));
+            }
+        } else if !will_want
+            && !event.must.contains(&delivery.subscription)
+            && !event.may.contains(&delivery.subscription)
+            && !track.by_hand
+        {
             return told(format!("the subscription does not want {}", event.folded));
         }
         if track.is_in_flight {
@@ -316,7 +371,7 @@ impl Oracle {
             return told(format!("{} attempts were made", track.seen));
         }
         let wishes = &party.subscription.wishes;
-        let is_settled = party.changing.is_none() && event.must.contains(&delivery.subscription) && delivery.event > party.ordered_since;
+        let is_settled = party.changing.is_none() && self.owes(delivery, delivery.event, event) && delivery.event > party.ordered_since;
         let value = |event: &Event| wishes.ordering_key.as_ref().and_then(|key| event.values.get(key.as_str()).cloned());
         let mine = value(event);
         let is_ordered = match wishes.ordering {
@@ -326,10 +381,10 @@ impl Oracle {
         };
         if is_settled && is_ordered && track.taken.is_none() && !track.by_hand {
             let is_open = |id: EventId, earlier: &Event| {
-                let track = self.tracks.get(&DeliveryId { subscription: delivery.subscription, event: id }).cloned().unwrap_or_default();
+                let track = self.tracks.get(&DeliveryId { event: id, ..delivery }).cloned().unwrap_or_default();
                 let has_ended = track.taken.is_some() || track.is_dead || track.is_cancelled || track.by_hand;
                 let is_of_key = wishes.ordering == Ordering::Strict || value(earlier) == mine;
-                is_of_key && earlier.must.contains(&delivery.subscription) && earlier.created >= cutoff && !has_ended
+                is_of_key && self.owes(delivery, id, earlier) && earlier.created >= cutoff && !has_ended
             };
             let earlier = self.events.range(..delivery.event).filter(|(id, _)| **id > party.ordered_since);
             if let Some((id, _)) = earlier.into_iter().find(|(id, event)| is_open(**id, event)) {
@@ -337,7 +392,8 @@ impl Oracle {
             }
         }
         if is_settled && wishes.ordering == Ordering::Key && mine.is_some() {
-            let under_way = |id: &DeliveryId, track: &Track| track.is_in_flight && id.subscription == delivery.subscription;
+            let of_lane = |id: &DeliveryId| (id.subscription, id.run) == (delivery.subscription, delivery.run);
+            let under_way = |id: &DeliveryId, track: &Track| track.is_in_flight && of_lane(id);
             let others = self.tracks.iter().filter(|(id, track)| under_way(id, track) && id.event > party.ordered_since);
             if let Some((id, _)) = others.into_iter().find(|(id, _)| value(&self.events[&id.event]) == mine) {
                 return told(format!("{id} has the same key and is under way"));
@@ -393,7 +449,7 @@ impl Oracle {
                         let asked = not_before.map_or(now, |time| time.min(now.after(RETRY_AFTER_MAX)));
                         track.due = Some(now.after(wait.mul_f64(0.9)).max(asked));
                     }
-                    None if party.subscription.knobs().on_exhausted == OnExhausted::Suspend => {
+                    None if party.subscription.knobs().on_exhausted == OnExhausted::Suspend && delivery.run == 0 => {
                         track.due = None;
                         party.is_stopped = true;
                     }
@@ -484,13 +540,54 @@ impl Oracle {
         Ok(())
     }
 
+    /// Every replay has ended, and with it each of its deliveries.
+    fn check_replays(&mut self, store: &Store) -> Result<(), String> {
+        let cutoff = store.cutoff();
+        let (mut done, mut sent, mut cancelled) = (0, 0, 0);
+        for (run, again) in &self.replays {
+            // One that ended long ago is forgotten.
+            let Some(replay) = store.replay(ReplayId(*run)).map_err(|error| error.to_string())? else { continue };
+            let state = replay.progress.state;
+            if self.is_deleted(again.subscription) || again.is_cancelled {
+                if state == ReplayState::Running {
+                    return Err(format!("replay {run} runs on"));
+                }
+                cancelled += 1;
+                continue;
+            }
+            if state != ReplayState::Done {
+                return Err(format!("replay {run} is {} in the end", state.as_str()));
+            }
+            done += 1;
+            let subscription = store.subscription(again.subscription).ok_or_else(|| format!("replay {run} has no subscription"))?;
+            for event in &again.events {
+                let delivery = DeliveryId { subscription: again.subscription, event: *event, run: *run };
+                let track = self.tracks.get(&delivery).cloned().unwrap_or_default();
+                let view = store.delivery_of(&subscription, delivery).map_err(|error| error.to_string())?;
+                let has_expired = self.events[event].created < cutoff;
+                match view.map(|view| view.state) {
+                    Some(DeliveryStateName::Delivered) if track.taken.is_some() => sent += 1,
+                    Some(DeliveryStateName::Dead) if track.failures > 0 || track.was_refused => {}
+                    Some(DeliveryStateName::Cancelled) if track.is_cancelled => {}
+                    Some(DeliveryStateName::Expired) | None if has_expired => {}
+                    other => return Err(format!("{delivery} is {other:?} in the end: {track:?}")),
+                }
+            }
+        }
+        for (what, count) in [("replay done", done), ("replayed", sent), ("replay cancelled", cancelled)] {
+            *self.census.entry(what).or_default() += count;
+        }
+        Ok(())
+    }
+
     /// Everything has come to rest: whatever was owed has ended, and the ledger tells how.
     pub fn check(&mut self, store: &Store) -> Result<(), String> {
+        self.check_replays(store)?;
         let cutoff = store.cutoff();
         let mut counted: BTreeMap<&'static str, u64> = BTreeMap::new();
         for (id, event) in &self.events {
             for subscription in &event.must {
-                let delivery = DeliveryId { subscription: *subscription, event: *id };
+                let delivery = DeliveryId { subscription: *subscription, event: *id, run: 0 };
                 let party = &self.parties[subscription];
                 let known = store.subscription(*subscription).ok_or_else(|| format!("subscription {subscription} is lost"))?;
                 let view = store.delivery(&known, *id).map_err(|error| error.to_string())?;
@@ -549,14 +646,25 @@ fn is_written(outcomes: &Outcomes, store: &Store) -> Result<bool, lutine::store:
             return Ok(false);
         }
     }
+    for (id, progress) in &outcomes.replays {
+        let known = store.replay(*id)?.map(|replay| replay.progress);
+        if known.is_some_and(|known| (&known.place, known.done) != (&progress.place, progress.done)) {
+            return Ok(false);
+        }
+    }
     let mut rows: BTreeMap<DeliveryId, &DeliveryRow> = BTreeMap::new();
     rows.extend(outcomes.rows.iter().map(|(id, row)| (*id, row)));
     for (id, row) in rows {
         let Some(subscription) = store.subscription(id.subscription) else { continue };
-        let retry = state.retries.get(&id.subscription).and_then(|rows| rows.iter().find(|(event, _)| *event == id.event));
+        // What a replay owes that was cancelled meanwhile is not written.
+        let is_over = |replay: Replay| replay.progress.state == ReplayState::Cancelled;
+        if id.run > 0 && store.replay(ReplayId(id.run))?.is_none_or(is_over) {
+            continue;
+        }
+        let retry = state.retries.get(&(id.subscription, id.run)).and_then(|rows| rows.iter().find(|(event, _)| *event == id.event));
         let is_so = match row {
             DeliveryRow::Retry(row) => retry.is_some_and(|(_, known)| known == row),
-            DeliveryRow::Dead(_) => store.delivery(&subscription, id.event)?.is_some_and(|view| view.state == DeliveryStateName::Dead),
+            DeliveryRow::Dead(_) => store.delivery_of(&subscription, id)?.is_some_and(|view| view.state == DeliveryStateName::Dead),
             DeliveryRow::Settled | DeliveryRow::Closed(_) => retry.is_none(),
         };
         if !is_so {

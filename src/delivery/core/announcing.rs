@@ -15,17 +15,17 @@ use crate::domain::time::Timestamp;
 impl Core {
     pub(super) fn announce_later(&mut self, delivery: DeliveryId, died: Timestamp, now: Timestamp) {
         let at = self.announced_at.get(&delivery.subscription).map_or(now, |last| last.after(ALERT_INTERVAL).max(now));
-        let known = self.unannounced.entry(delivery.subscription).or_insert(Unannounced { events: Vec::new(), died, at });
-        known.events.push(delivery.event);
+        let known = self.unannounced.entry(delivery.subscription).or_insert(Unannounced { deliveries: Vec::new(), died, at });
+        known.deliveries.push(delivery);
         known.died = known.died.max(died);
     }
 
     /// The receiver wants nothing any more.
     pub(super) fn disable(&mut self, id: SubscriptionId, company: CompanyId) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if lane.subscription.standing == Standing::Active {
-            lane.subscription = Arc::new(Subscription { standing: Standing::Disabled, ..Subscription::clone(&lane.subscription) });
-            self.outcomes.receivers.push(lane.note());
+        let Some(receiver) = self.receivers.get_mut(&id) else { return };
+        if receiver.subscription.standing == Standing::Active {
+            receiver.subscription = Arc::new(Subscription { standing: Standing::Disabled, ..Subscription::clone(&receiver.subscription) });
+            self.outcomes.receivers.push(receiver.note());
             warn!(subscription.id = %id, "The receiver of subscription {id} answered 410; the subscription is disabled");
             self.alerts.push((company, Alert::Disabled { subscription: id }));
         }
@@ -34,14 +34,14 @@ impl Core {
     /// Writes down and tells when the receiver's health has changed in kind; `exhausted` is the event for which the
     /// subscription is given up.
     pub(super) fn note_health(&mut self, id: SubscriptionId, before: Health, exhausted: Option<EventId>) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let after = lane.health;
+        let Some(receiver) = self.receivers.get_mut(&id) else { return };
+        let after = receiver.health;
         if std::mem::discriminant(&before) == std::mem::discriminant(&after) {
             return;
         }
-        lane.subscription = Arc::new(Subscription { health: after, ..Subscription::clone(&lane.subscription) });
-        self.outcomes.receivers.push(lane.note());
-        let company = lane.subscription.company;
+        receiver.subscription = Arc::new(Subscription { health: after, ..Subscription::clone(&receiver.subscription) });
+        self.outcomes.receivers.push(receiver.note());
+        let company = receiver.subscription.company;
         match after {
             Health::Probing { .. } => warn!(subscription.id = %id, "The receiver of subscription {id} fails; it is probed"),
             Health::GivenUp => {
@@ -72,7 +72,7 @@ impl Core {
             let Some(due) = self.unannounced.remove(&id) else { continue };
             let Some(subscription) = self.store.subscription(id) else { continue };
             self.announced_at.insert(id, now);
-            alerts.push((subscription.company, Alert::Exhausted { subscription: id, events: due.events, died: due.died }));
+            alerts.push((subscription.company, Alert::Exhausted { subscription: id, deliveries: due.deliveries, died: due.died }));
         }
         self.announced_at.retain(|_, at| now.since(*at) < ALERT_INTERVAL);
         alerts
@@ -80,8 +80,7 @@ impl Core {
 
     /// An alert is in the log.
     pub fn announced(&mut self, alert: &Alert, now: Timestamp) {
-        if let Alert::Exhausted { subscription, events, .. } = alert {
-            let deliveries = events.iter().map(|event| DeliveryId { subscription: *subscription, event: *event });
+        if let Alert::Exhausted { deliveries, .. } = alert {
             self.outcomes.announced.extend(deliveries);
             self.note_outcome(now);
         }
@@ -89,10 +88,10 @@ impl Core {
 
     /// An alert could not be put into the log; it is tried again.
     pub fn not_announced(&mut self, alert: Alert, now: Timestamp) {
-        if let Alert::Exhausted { subscription, events, died } = alert {
+        if let Alert::Exhausted { subscription, deliveries, died } = alert {
             let at = now.after(ALERT_INTERVAL);
-            let known = self.unannounced.entry(subscription).or_insert(Unannounced { events: Vec::new(), died, at });
-            known.events.extend(events);
+            let known = self.unannounced.entry(subscription).or_insert(Unannounced { deliveries: Vec::new(), died, at });
+            known.deliveries.extend(deliveries);
             known.died = known.died.max(died);
         }
     }

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::super::lane::Lane;
+use super::super::lane::{Lane, LaneId};
 use super::Core;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
-use crate::domain::subscription::{DeliveryId, SubscriptionId};
 use crate::domain::time::Timestamp;
 use crate::store::{CloseState, ClosedRow, DeliveryRow, ExpiredRange, Outcomes, ReadError, RetryRow, Store};
 use crate::telemetry::metrics::DeliveryMetrics;
@@ -16,14 +15,14 @@ use crate::telemetry::metrics::DeliveryMetrics;
 impl Core {
     /// Expires what is older than the cutoff and was not delivered, with a record of it.
     pub fn expire(&mut self, cutoff: Timestamp, now: Timestamp) -> Result<(), ReadError> {
-        let ids: Vec<SubscriptionId> = self.lanes.keys().copied().collect();
+        let ids: Vec<LaneId> = self.lanes.keys().copied().collect();
         for id in ids {
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             let owed = lane.owed_before(cutoff);
             for (event, row) in &owed {
                 lane.discard(*event);
                 let closed = DeliveryRow::Closed(expired(row, now));
-                self.outcomes.rows.push((DeliveryId { subscription: id, event: *event }, closed));
+                self.outcomes.rows.push((id.delivery(*event), closed));
                 self.metrics.expired.inc();
             }
             let has_range = expire_unread(&self.store, lane, cutoff, now, &mut self.outcomes, &self.metrics)?;
@@ -46,7 +45,8 @@ pub(super) fn expire_unread(
     outcomes: &mut Outcomes,
     metrics: &DeliveryMetrics,
 ) -> Result<bool, ReadError> {
-    if lane.position.created >= cutoff || lane.is_settled() {
+    // What a replay never attempted is not owed by it: the event went its own way.
+    if lane.position.created >= cutoff || lane.is_settled() || lane.replay.is_some() {
         return Ok(false);
     }
     let id = lane.subscription.id;

@@ -10,7 +10,7 @@ use crate::store::{AttemptRow, DeliveryRow, PositionRow, ReadError, RetryRow};
 
 impl Core {
     /// Brings what the ledger has of a subscription up to the attempts that were made: what was delivered is settled,
-    /// everything else is owed, and its next attempt has the next number.
+    /// everything else is owed, and its next attempt has the next number. How many have ended.
     pub(super) fn judge_late(
         &mut self,
         subscription: &Arc<Subscription>,
@@ -18,7 +18,8 @@ impl Core {
         owed: &mut Vec<(EventId, RetryRow)>,
         attempts: Vec<AttemptRow>,
         now: Timestamp,
-    ) -> Result<(), ReadError> {
+    ) -> Result<u64, ReadError> {
+        let mut ended = 0;
         for attempt in attempts {
             let event = attempt.delivery.event;
             let known = owed.iter().position(|(owed, _)| *owed == event);
@@ -33,6 +34,7 @@ impl Core {
                 if is_open && let Err(at) = place.settled.binary_search(&event) {
                     place.settled.insert(at, event);
                 }
+                ended += 1;
                 self.outcomes.rows.push((attempt.delivery, DeliveryRow::Settled));
             } else {
                 let key = match before {
@@ -46,6 +48,6 @@ impl Core {
             }
             self.note_outcome(now);
         }
-        Ok(())
+        Ok(ended)
     }
 }

@@ -8,6 +8,7 @@ mod changes;
 mod expiry;
 mod late;
 mod queue;
+mod replaying;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -16,22 +17,22 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use self::expiry::{expire_unread, expired};
+use self::replaying::{cannot_be_sent_to, read_replay};
 use super::Alert;
-use super::lane::{Flight, Lane, Pick};
+use super::lane::{Flight, Lane, LaneId, Pick};
 use super::matcher::Matcher;
 use super::permits::{NoRoom, Permit, PermitLimits, Permits};
-use super::rate::Rate;
+use super::receiver::Receiver;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
-use crate::domain::event::EventId;
 use crate::domain::filter::OWN_PREFIX;
 use crate::domain::health::Health;
 use crate::domain::profile::OnExhausted;
 use crate::domain::retry::{Exchange, Next, Verdict, after_failure, judge};
-use crate::domain::subscription::{DeliveryId, Subscription, SubscriptionId};
+use crate::domain::subscription::{DeliveryId, ReplayId, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
 use crate::store::faults::Faults;
-use crate::store::{AttemptRow, DeadReason, DeadRow, DeliveryRow, LogEvent, Outcomes, ReadError, RetryRow, Store};
+use crate::store::{AttemptRow, DeadReason, DeadRow, DeliveryRow, LogEvent, Outcomes, ReadError, Replay, RetryRow, Store};
 use crate::telemetry::metrics::DeliveryMetrics;
 use crate::webhook::{Report, Target};
 
@@ -57,8 +58,8 @@ const READ_PAUSE: Duration = Duration::from_secs(1);
 /// An attempt that is to be made.
 #[derive(Debug)]
 pub struct Start {
-    /// To whom.
-    pub subscription: SubscriptionId,
+    /// Which one.
+    pub delivery: DeliveryId,
     /// How.
     pub target: Arc<Target>,
     /// What.
@@ -70,20 +71,18 @@ pub struct Start {
 /// Dead letters of one subscription that nothing in the log tells of yet.
 #[derive(Debug, Clone)]
 struct Unannounced {
-    events: Vec<EventId>,
+    deliveries: Vec<DeliveryId>,
     /// When the last of them died.
     died: Timestamp,
     /// When they may be announced.
     at: Timestamp,
 }
 
-/// What is kept of a lane that has nothing to do, for its next event.
+/// What is kept of a receiver without a lane, for its next event: its connections, and the attempts that were made of
+/// late, which bound those that may be made.
 #[derive(Debug)]
 struct Rested {
-    /// Its connections.
-    target: Arc<Target>,
-    /// The attempts that it made of late; kept for a minute, they bound those that it may make.
-    rate: Rate,
+    receiver: Receiver,
     since: Timestamp,
 }
 
@@ -93,8 +92,10 @@ pub struct Core {
     store: Store,
     faults: Faults,
     metrics: Arc<DeliveryMetrics>,
-    lanes: BTreeMap<SubscriptionId, Lane>,
-    /// Of lanes that are gone.
+    lanes: BTreeMap<LaneId, Lane>,
+    /// Those that have a lane.
+    receivers: HashMap<SubscriptionId, Receiver>,
+    /// Those whose lanes are gone.
     rested: HashMap<SubscriptionId, Rested>,
     matcher: Matcher,
     /// Every event at or below it has woken the lanes that want it.
@@ -103,17 +104,17 @@ pub struct Core {
     recorded_tail: Position,
     recorded_at: Timestamp,
     permits: Permits,
-    runnable: VecDeque<SubscriptionId>,
-    is_runnable: HashSet<SubscriptionId>,
+    runnable: VecDeque<LaneId>,
+    is_runnable: HashSet<LaneId>,
     /// Lanes of slow receivers that wait until one of these gives a permit back; likewise by host.
-    blocked_slow: VecDeque<SubscriptionId>,
-    blocked_hosts: HashMap<Arc<str>, VecDeque<SubscriptionId>>,
-    is_blocked: HashSet<SubscriptionId>,
+    blocked_slow: VecDeque<LaneId>,
+    blocked_hosts: HashMap<Arc<str>, VecDeque<LaneId>>,
+    is_blocked: HashSet<LaneId>,
     /// Permits that came back since lanes were last let go on.
     freed: Vec<Permit>,
-    timers: BTreeSet<(Timestamp, SubscriptionId)>,
+    timers: BTreeSet<(Timestamp, LaneId)>,
     /// Lanes whose position is not what the ledger says.
-    dirty: BTreeSet<SubscriptionId>,
+    dirty: BTreeSet<LaneId>,
     outcomes: Outcomes,
     /// The attempts of the outcomes that were handed over last, which may not be on disk yet.
     handed_over: Vec<(DeliveryId, u32)>,
@@ -138,6 +139,7 @@ impl Core {
             faults,
             metrics,
             lanes: BTreeMap::new(),
+            receivers: HashMap::new(),
             rested: HashMap::new(),
             matcher: Matcher::default(),
             routed: state.settled_tail,
@@ -161,14 +163,15 @@ impl Core {
             store,
         };
         let (mut positions, mut retries) = (state.positions, state.retries);
-        let mut unjudged: HashMap<SubscriptionId, Vec<AttemptRow>> = HashMap::new();
+        let mut unjudged: BTreeMap<LaneId, Vec<AttemptRow>> = BTreeMap::new();
         for attempt in state.unjudged {
-            unjudged.entry(attempt.delivery.subscription).or_default().push(attempt);
+            unjudged.entry(LaneId::of(attempt.delivery)).or_default().push(attempt);
         }
+        let mut replays: BTreeMap<LaneId, Replay> = state.replays.into_iter().map(|replay| (lane_of(&replay), replay)).collect();
         for subscription in core.store.all_subscriptions() {
             core.matcher.insert(&subscription);
-            let (mut row, mut owed) = (positions.remove(&subscription.id), retries.remove(&subscription.id).unwrap_or_default());
-            if let Some(attempts) = unjudged.remove(&subscription.id) {
+            let (mut row, mut owed) = (positions.remove(&subscription.id), retries.remove(&(subscription.id, 0)).unwrap_or_default());
+            if let Some(attempts) = unjudged.remove(&LaneId::own(subscription.id)) {
                 core.judge_late(&subscription, &mut row, &mut owed, attempts, now)?;
             }
             if core.faults.key_order_lost_at_restart {
@@ -178,12 +181,27 @@ impl Core {
             if row.is_none() && owed.is_empty() && is_sound {
                 continue;
             }
-            let id = subscription.id;
-            if let Some(mut lane) = core.lane(subscription, state.settled_tail) {
-                lane.restore(row, owed);
-                core.lanes.insert(id, lane);
-                core.run(id);
+            let mut lane = Lane::new(Arc::clone(&subscription), state.settled_tail);
+            lane.restore(row, owed);
+            core.insert(LaneId::own(subscription.id), lane, subscription);
+        }
+        let mut runs: BTreeSet<LaneId> =
+            retries.keys().map(|(subscription, run)| LaneId { subscription: *subscription, run: *run }).collect();
+        runs.extend(replays.keys().chain(unjudged.keys()).copied());
+        for id in runs.into_iter().filter(|id| id.run > 0) {
+            let Some(subscription) = core.store.subscription(id.subscription) else { continue };
+            let mut owed = retries.remove(&(id.subscription, id.run)).unwrap_or_default();
+            let mut replay = match replays.remove(&id) {
+                Some(replay) => Some(replay),
+                None => core.store.replay(ReplayId(id.run))?,
+            };
+            if let (Some(replay), Some(attempts)) = (&mut replay, unjudged.remove(&id)) {
+                let mut row = Some(replay.progress.place.clone());
+                replay.progress.done += core.judge_late(&subscription, &mut row, &mut owed, attempts, now)?;
+                replay.progress.place = row.unwrap_or_default();
             }
+            core.restore_replay(id, replay.as_ref(), owed);
+            core.dirty.insert(id);
         }
         for (delivery, row) in state.unannounced {
             core.announce_later(delivery, row.at, now);
@@ -191,27 +209,33 @@ impl Core {
         Ok(core)
     }
 
-    fn lane(&mut self, subscription: Arc<Subscription>, position: Position) -> Option<Lane> {
-        let rested = self.rested.remove(&subscription.id).map(|rested| Ok((rested.target, rested.rate)));
-        let fresh = || Target::new(&subscription).map(|target| (Arc::new(target), Rate::default()));
-        let (target, rate) = match rested.unwrap_or_else(fresh) {
-            Ok(known) => known,
-            Err(error) => {
-                // It was checked when it was created; only a change of the rules can make it wrong.
-                error!(subscription.id = %subscription.id, %error, "Subscription {} cannot be sent to: {error}", subscription.id);
-                return None;
+    /// Takes a lane in, with its receiver.
+    fn insert(&mut self, id: LaneId, lane: Lane, subscription: Arc<Subscription>) {
+        if !self.receivers.contains_key(&id.subscription) {
+            let rested = self.rested.remove(&id.subscription).map(|rested| Ok(rested.receiver));
+            match rested.unwrap_or_else(|| Receiver::new(subscription)) {
+                Ok(receiver) => drop(self.receivers.insert(id.subscription, receiver)),
+                Err(error) => return cannot_be_sent_to(id.subscription, &error),
             }
-        };
-        let host = url::Url::parse(&subscription.wishes.url).ok();
-        let host = host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default();
-        let mut lane = Lane::new(subscription, target, host.into(), position);
-        lane.rate = rate;
-        Some(lane)
+        }
+        if let Some(receiver) = self.receivers.get_mut(&id.subscription) {
+            receiver.runs.insert(id.run);
+            self.lanes.insert(id, lane);
+            self.run(id);
+        }
     }
 
-    fn run(&mut self, id: SubscriptionId) {
+    fn run(&mut self, id: LaneId) {
         if self.is_runnable.insert(id) {
             self.runnable.push_back(id);
+        }
+    }
+
+    /// Lets all lanes of a subscription go on.
+    fn run_all(&mut self, subscription: SubscriptionId) {
+        let runs = self.receivers.get(&subscription).map(|receiver| receiver.runs.clone()).unwrap_or_default();
+        for run in runs {
+            self.run(LaneId { subscription, run });
         }
     }
 
@@ -243,12 +267,12 @@ impl Core {
 
     /// A lane has something above its position; one that did not exist was settled up to `before`.
     fn wake(&mut self, id: SubscriptionId, before: Position) {
+        let id = LaneId::own(id);
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.is_behind = true;
         } else {
-            let Some(subscription) = self.store.subscription(id) else { return };
-            let Some(lane) = self.lane(subscription, before) else { return };
-            self.lanes.insert(id, lane);
+            let Some(subscription) = self.store.subscription(id.subscription) else { return };
+            self.insert(id, Lane::new(Arc::clone(&subscription), before), subscription);
         }
         self.dirty.insert(id);
         self.run(id);
@@ -275,7 +299,8 @@ impl Core {
                 Ok(Turn::Done) => {}
                 // What others have started goes on; the lane tries again.
                 Err(error) => {
-                    error!(subscription.id = %id, %error, "The log cannot be read for subscription {id}: {error}");
+                    let subscription = id.subscription;
+                    error!(subscription.id = %subscription, %error, "The log cannot be read for subscription {subscription}: {error}");
                     self.set_timer_at(id, now.after(READ_PAUSE));
                 }
             }
@@ -284,12 +309,14 @@ impl Core {
     }
 
     /// Lets one lane read and start attempts.
-    fn turn(&mut self, id: SubscriptionId, now: Timestamp, starts: &mut Vec<Start>) -> Result<Turn, ReadError> {
-        let Some(lane) = self.lanes.get_mut(&id) else { return Ok(Turn::Done) };
+    fn turn(&mut self, id: LaneId, now: Timestamp, starts: &mut Vec<Start>) -> Result<Turn, ReadError> {
+        let (Some(lane), Some(receiver)) = (self.lanes.get_mut(&id), self.receivers.get_mut(&id.subscription)) else {
+            return Ok(Turn::Done);
+        };
         let mut outcome = Turn::Done;
         for started in 0.. {
             let ahead = (usize::from(lane.subscription.in_flight_max()) * AHEAD).max(TURN_MAX);
-            if let Some((position, room)) = lane.wants(ahead)
+            if let Some((position, room)) = lane.wants(receiver, ahead)
                 && lane.waiting() < ahead / 2
             {
                 // What has expired is not read any more; it is not passed without a record.
@@ -297,9 +324,12 @@ impl Core {
                 if position.created < cutoff && expire_unread(&self.store, lane, cutoff, now, &mut self.outcomes, &self.metrics)? {
                     self.waiting_since.get_or_insert(now);
                 }
-                let (position, room) = lane.wants(ahead).unwrap_or((position, room));
-                let batch = self.store.read_after(lane.subscription.company, position, &lane.subscription.wishes.filter, room)?;
-                lane.take(without_own(batch, id), now, self.faults.strict_passes_stuck);
+                let (position, room) = lane.wants(receiver, ahead).unwrap_or((position, room));
+                let batch = match &lane.replay {
+                    Some(replaying) => read_replay(&self.store, lane, replaying, position, room)?,
+                    None => self.store.read_after(lane.subscription.company, position, &lane.subscription.wishes.filter, room)?,
+                };
+                lane.take(without_own(batch, id.subscription), now, self.faults.strict_passes_stuck);
                 if note_held(lane, id, &mut self.outcomes) {
                     self.waiting_since.get_or_insert(now);
                 }
@@ -309,14 +339,14 @@ impl Core {
                 outcome = Turn::Again;
                 break;
             }
-            let Some(pick) = lane.pick(now) else {
+            let Some(pick) = lane.pick(receiver, now) else {
                 // Everything that was read may be settled, or of no interest.
-                if lane.waiting() == 0 && lane.wants(ahead).is_some() {
+                if lane.waiting() == 0 && lane.wants(receiver, ahead).is_some() {
                     outcome = Turn::Again;
                 }
                 break;
             };
-            let permit = match self.permits.take(&lane.host, lane.is_slow(now)) {
+            let permit = match self.permits.take(&receiver.host, receiver.is_slow(now)) {
                 Ok(permit) => permit,
                 Err(reason) => {
                     lane.unpick(pick);
@@ -345,7 +375,7 @@ impl Core {
                             lane.close(event);
                             if let Some(row) = row {
                                 let closed = DeliveryRow::Closed(expired(&row, now));
-                                self.outcomes.rows.push((DeliveryId { subscription: id, event }, closed));
+                                self.outcomes.rows.push((id.delivery(event), closed));
                                 self.metrics.expired.inc();
                                 self.waiting_since.get_or_insert(now);
                             }
@@ -357,7 +387,9 @@ impl Core {
             };
             let is_retry = lane.owed.contains_key(&event.id);
             let number = lane.next_number(event.id);
-            starts.push(Start { subscription: id, target: Arc::clone(&lane.target), event: event.clone(), number });
+            let delivery = id.delivery(event.id);
+            starts.push(Start { delivery, target: Arc::clone(&receiver.target), event: event.clone(), number });
+            receiver.start(delivery, now);
             lane.start(Flight { event, number, started: now, permit, is_retry });
         }
         self.set_timer(id, now);
@@ -383,22 +415,22 @@ impl Core {
     }
 
     /// An attempt has ended.
-    pub fn finish(&mut self, id: SubscriptionId, event: EventId, report: Report, now: Timestamp, chance: u32) {
-        let delivery = DeliveryId { subscription: id, event };
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let Some(flight) = lane.land(event) else { return };
+    pub fn finish(&mut self, delivery: DeliveryId, report: Report, now: Timestamp, chance: u32) {
+        let (id, event) = (LaneId::of(delivery), delivery.event);
+        let Some(flight) = self.lanes.get_mut(&id).and_then(|lane| lane.land(event)) else { return };
         self.give_back(flight.permit.clone());
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let (Some(lane), Some(receiver)) = (self.lanes.get_mut(&id), self.receivers.get_mut(&id.subscription)) else { return };
+        receiver.end(delivery, flight.started);
         self.metrics.attempt(&report.exchange, report.duration);
-        let verdict = judge(&report.exchange, &lane.knobs);
+        let verdict = judge(&report.exchange, &receiver.knobs);
         let mut attempt = attempt_row(delivery, &flight, report);
         attempt.delivered = verdict == Verdict::Delivered;
         let company = lane.subscription.company;
-        let health_before = lane.health;
+        let health_before = receiver.health;
         let mut exhausted = None;
         match verdict {
             Verdict::Delivered => {
-                lane.health = lane.health.after_success(lane.subscription.in_flight_max());
+                receiver.health = receiver.health.after_success(receiver.subscription.in_flight_max());
                 let is_owed = lane.close(event);
                 if flight.is_retry || is_owed {
                     self.outcomes.rows.push((delivery, DeliveryRow::Settled));
@@ -407,16 +439,16 @@ impl Core {
             }
             Verdict::Failed { not_before } => {
                 // An attempt that began before the receiver was probed is no probe.
-                if !matches!(lane.health, Health::Probing { next, .. } if flight.started < next) {
-                    lane.health = lane.health.after_failure(now);
+                if !matches!(receiver.health, Health::Probing { next, .. } if flight.started < next) {
+                    receiver.health = receiver.health.after_failure(now);
                 }
-                match after_failure(flight.number, not_before, &lane.knobs.retry_schedule, now, chance) {
+                match after_failure(flight.number, not_before, &receiver.knobs.retry_schedule, now, chance) {
                     Next::RetryAt(due) => {
                         attempt.next_due = Some(due);
                         self.owe(delivery, flight, due, now);
                     }
-                    Next::Exhausted if lane.knobs.on_exhausted == OnExhausted::Suspend => {
-                        lane.health = Health::GivenUp;
+                    Next::Exhausted if receiver.knobs.on_exhausted == OnExhausted::Suspend && id.run == 0 => {
+                        receiver.health = Health::GivenUp;
                         exhausted = Some(event);
                         self.owe(delivery, flight, now, now);
                     }
@@ -427,30 +459,44 @@ impl Core {
             Verdict::Gone => {
                 // It is still owed, and the next attempt has another number.
                 self.owe(delivery, flight, now, now);
-                self.disable(id, company);
+                self.disable(id.subscription, company);
             }
         }
         self.outcomes.attempts.push(attempt);
-        self.note_health(id, health_before, exhausted);
+        self.note_health(id.subscription, health_before, exhausted);
         self.dirty.insert(id);
         self.note_outcome(now);
+        self.run_next(id);
+    }
+
+    /// Lets the lanes of a subscription go on after an attempt; the one that made it comes last, so that they take turns.
+    fn run_next(&mut self, id: LaneId) {
+        let runs = self.receivers.get(&id.subscription).map(|receiver| &receiver.runs);
+        if let Some(runs) = runs.filter(|runs| runs.len() > 1) {
+            for run in runs.clone().into_iter().filter(|run| *run != id.run) {
+                self.run(LaneId { run, ..id });
+            }
+        }
         self.run(id);
     }
 
     /// An attempt has failed, and the next one may be made at `due`.
     fn owe(&mut self, delivery: DeliveryId, flight: Flight, due: Timestamp, now: Timestamp) {
-        let DeliveryId { subscription, event } = delivery;
-        let Some(lane) = self.lanes.get_mut(&subscription) else { return };
+        let (id, event) = (LaneId::of(delivery), delivery.event);
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if lane.replay.as_ref().is_some_and(|replay| replay.is_cancelled) {
+            return;
+        }
         let row = RetryRow { attempts: flight.number, due, created: flight.event.created, key: lane.key_of(event) };
         self.outcomes.rows.push((delivery, DeliveryRow::Retry(row)));
         lane.owe(flight.event, row, now, self.faults.strict_passes_stuck);
-        note_held(lane, subscription, &mut self.outcomes);
+        note_held(lane, id, &mut self.outcomes);
     }
 
     /// A delivery is dead.
     fn bury(&mut self, delivery: DeliveryId, flight: &Flight, reason: DeadReason, now: Timestamp) {
-        let DeliveryId { subscription, event } = delivery;
-        if let Some(lane) = self.lanes.get_mut(&subscription) {
+        let DeliveryId { subscription, event, .. } = delivery;
+        if let Some(lane) = self.lanes.get_mut(&LaneId::of(delivery)) {
             lane.close(event);
         }
         let row = DeadRow { attempts: flight.number, at: now, created: flight.event.created, reason, announced: false };
@@ -477,28 +523,54 @@ impl Core {
         self.handed_over = outcomes.attempts.iter().map(|attempt| (attempt.delivery, attempt.number)).collect();
         outcomes.settled_tail = Some(self.routed);
         for id in std::mem::take(&mut self.dirty) {
-            let Some(lane) = self.lanes.get_mut(&id) else { continue };
-            let row = lane.row();
-            if row.is_some() || lane.has_row {
-                lane.has_row = row.is_some();
-                outcomes.positions.push((id, row));
-            }
-            if lane.is_idle() {
-                if self.rested.len() < TARGETS_KEPT_MAX {
-                    self.rested.insert(id, Rested { target: Arc::clone(&lane.target), rate: lane.rate, since: now });
+            let (Some(lane), Some(receiver)) = (self.lanes.get_mut(&id), self.receivers.get(&id.subscription)) else { continue };
+            let is_over = match &lane.replay {
+                Some(replaying) => {
+                    let (progress, is_over) = Self::progress(lane, replaying, now);
+                    outcomes.replays.push((ReplayId(id.run), progress));
+                    is_over
                 }
+                None => {
+                    let row = lane.row();
+                    if row.is_some() || lane.has_row {
+                        lane.has_row = row.is_some();
+                        outcomes.positions.push((id.subscription, row));
+                    }
+                    lane.is_idle(receiver)
+                }
+            };
+            if is_over {
                 self.forget(id);
+                self.rest(id.subscription, now);
             }
         }
         self.rested.retain(|_, rested| now.since(rested.since) < TARGET_KEPT);
         Some(outcomes)
     }
 
-    fn forget(&mut self, id: SubscriptionId) {
+    /// Keeps a receiver without lanes for its next event, if it is well.
+    fn rest(&mut self, id: SubscriptionId, now: Timestamp) {
+        if !self.receivers.get(&id).is_some_and(|receiver| receiver.runs.is_empty()) {
+            return;
+        }
+        let Some(receiver) = self.receivers.remove(&id) else { return };
+        if receiver.health == Health::default() && self.rested.len() < TARGETS_KEPT_MAX {
+            self.rested.insert(id, Rested { receiver, since: now });
+        }
+    }
+
+    fn forget(&mut self, id: LaneId) {
+        if let Some(receiver) = self.receivers.get_mut(&id.subscription) {
+            receiver.runs.remove(&id.run);
+        }
         if let Some(at) = self.lanes.remove(&id).and_then(|lane| lane.timer) {
             self.timers.remove(&(at, id));
         }
     }
+}
+
+fn lane_of(replay: &Replay) -> LaneId {
+    LaneId { subscription: replay.subscription, run: replay.id.0 }
 }
 
 /// What came of a lane's turn.
@@ -513,9 +585,9 @@ enum Turn {
 }
 
 /// Has the rows of events that are held written down; whether there are any.
-fn note_held(lane: &mut Lane, subscription: SubscriptionId, outcomes: &mut Outcomes) -> bool {
+fn note_held(lane: &mut Lane, id: LaneId, outcomes: &mut Outcomes) -> bool {
     let held = lane.take_held();
-    outcomes.rows.extend(held.iter().map(|(event, row)| (DeliveryId { subscription, event: *event }, DeliveryRow::Retry(*row))));
+    outcomes.rows.extend(held.iter().map(|(event, row)| (id.delivery(*event), DeliveryRow::Retry(*row))));
     !held.is_empty()
 }
 

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::super::lane::LaneId;
 use super::super::permits::{NoRoom, Permit};
 use super::{Core, RECORD_AFTER, TAIL_INTERVAL};
-use crate::domain::subscription::SubscriptionId;
 use crate::domain::time::Timestamp;
 
 impl Core {
     /// The next lane that may go on. One that waited for room and does not need it any more leaves it to the next.
-    pub(super) fn next_runnable(&mut self) -> Option<SubscriptionId> {
+    pub(super) fn next_runnable(&mut self) -> Option<LaneId> {
         loop {
             if let Some(id) = self.runnable.pop_front() {
                 self.is_runnable.remove(&id);
@@ -38,13 +38,13 @@ impl Core {
     }
 
     /// A lane goes on when there is room again for its kind.
-    pub(super) fn block(&mut self, id: SubscriptionId, reason: NoRoom) {
-        let Some(lane) = self.lanes.get(&id) else { return };
+    pub(super) fn block(&mut self, id: LaneId, reason: NoRoom) {
+        let Some(receiver) = self.receivers.get(&id.subscription) else { return };
         match reason {
             NoRoom::All => self.run(id),
             NoRoom::Slow if self.is_blocked.insert(id) => self.blocked_slow.push_back(id),
             NoRoom::Host if self.is_blocked.insert(id) => {
-                self.blocked_hosts.entry(Arc::clone(&lane.host)).or_default().push_back(id);
+                self.blocked_hosts.entry(Arc::clone(&receiver.host)).or_default().push_back(id);
             }
             NoRoom::Slow | NoRoom::Host => {}
         }
@@ -58,7 +58,7 @@ impl Core {
         }
     }
 
-    pub(super) fn set_timer_at(&mut self, id: SubscriptionId, at: Timestamp) {
+    pub(super) fn set_timer_at(&mut self, id: LaneId, at: Timestamp) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         if let Some(before) = lane.timer.replace(at) {
             self.timers.remove(&(before, id));
@@ -66,9 +66,9 @@ impl Core {
         self.timers.insert((at, id));
     }
 
-    pub(super) fn set_timer(&mut self, id: SubscriptionId, now: Timestamp) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        let wakes_at = lane.wakes_at(now);
+    pub(super) fn set_timer(&mut self, id: LaneId, now: Timestamp) {
+        let (Some(lane), Some(receiver)) = (self.lanes.get_mut(&id), self.receivers.get(&id.subscription)) else { return };
+        let wakes_at = lane.wakes_at(receiver, now);
         if wakes_at == lane.timer {
             return;
         }

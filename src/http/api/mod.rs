@@ -5,5 +5,6 @@ pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod keys;
 pub(super) mod publish;
+pub(super) mod replays;
 pub(super) mod subscriptions;
 pub(super) mod system;
