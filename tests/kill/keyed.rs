@@ -44,8 +44,8 @@ fn a_stuck_key_keeps_its_order_over_kills_and_the_others_pass() {
     let arguments: Vec<&str> = ["key", "create", "--company", "acme"].into_iter().chain(scopes).collect();
     let key = ask(&data_dir, &arguments)["key"].as_str().unwrap().to_owned();
     let mut client = Client::new(daemon.address, &key);
-    // The stuck key is tried again every half second, for as long as the test may take.
-    let overrides = json!({"retryScheduleSeconds": vec![0.5; 500]});
+    // The stuck key is tried again every two seconds, for as long as the test may take.
+    let overrides = json!({"retryScheduleSeconds": vec![2; 30]});
     client.subscribe(&receiver.url(), &json!({"ordering": "key", "orderingKey": "/key", "overrides": overrides}));
     client.act(1, "pause").expect(200);
     let mut ids: HashMap<u64, Vec<u64>> = HashMap::new();

@@ -57,10 +57,15 @@ impl Stage {
         let created = now_or_never(store.create_subscription(COMPANY, wishes, Secret([7; 32]), Position::START, &actor()));
         let created = created.unwrap().unwrap();
         core.created(Arc::clone(&created), Position::START);
-        let appending = store.append(store.prepare(COMPANY, &event("claim.created", "{}", None))).unwrap();
-        store.turn().unwrap();
+        let stage = Self { clock, store, core, subscription: created };
+        stage.publish();
+        stage
+    }
+
+    fn publish(&self) {
+        let appending = self.store.append(self.store.prepare(COMPANY, &event("claim.created", "{}", None))).unwrap();
+        self.store.turn().unwrap();
         now_or_never(appending).unwrap().unwrap();
-        Self { clock, store, core, subscription: created }
     }
 
     fn starts(&mut self) -> Vec<Start> {
@@ -164,6 +169,24 @@ fn a_retry_by_hand_takes_the_next_number_although_the_last_outcome_is_on_its_way
         assert_eq!(view.attempts.iter().map(|attempt| attempt.status).collect::<Vec<_>>(), [Some(500), Some(204)]);
         assert_eq!(stage.store.delivery_state().unwrap().retries.len(), 0);
     }
+}
+
+#[test]
+fn a_changed_subscription_reads_on_past_what_is_settled_already() {
+    let mut stage = Stage::new(&[1_000]);
+    let hanging = stage.starts().remove(0);
+    // More of them are settled above the position than one look into the log takes.
+    for _ in 0..60 {
+        stage.publish();
+        let start = stage.starts().remove(0);
+        stage.finish(&start, 204);
+    }
+    let change = stage.change(SubscriptionChange::Standing(Standing::Active));
+    stage.core.changed(change);
+    stage.publish();
+    let started: Vec<EventId> = stage.starts().iter().map(|start| start.event.id).collect();
+    assert_eq!(started, [EventId(62)]);
+    assert_eq!(hanging.event.id, EventId(1));
 }
 
 #[test]

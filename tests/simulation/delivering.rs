@@ -132,9 +132,3 @@ fn the_planted_bugs_of_deliveries_are_caught() {
         println!("caught after {:4} power losses: an engine that {bug} ({broken})", run.losses);
     }
 }
-
-#[test]
-fn what_is_settled_already_does_not_stop_a_lane_that_reads_on() {
-    // More events are settled above the position than one look into the log takes.
-    assert_eq!(World::new(500_069, Faults::default()).live(LIVES), Ok(()));
-}

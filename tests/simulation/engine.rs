@@ -14,13 +14,13 @@ use lutine::domain::filter::TypeFilter;
 use lutine::domain::health::Health;
 use lutine::domain::profile::{OnExhausted, Overrides, Profile};
 use lutine::domain::retry::{ErrorClass, Exchange};
-use lutine::domain::subscription::{Auth, DeliveryId, Ordering, Secret, Standing, Subscription, SubscriptionId, Wishes};
+use lutine::domain::subscription::{Auth, DeliveryId, Ordering, ReplayId, Secret, Standing, Subscription, SubscriptionId, Wishes};
 use lutine::domain::time::Timestamp;
 use lutine::store::disk::Disk;
 use lutine::store::faults::Faults;
 use lutine::store::{
-    CloseState, ClosedRow, DeadThen, DeliveryRow, DeliveryStateName, DeliveryView, FaultSink, LogEvent, NewReplay, Outcomes, ReplayError,
-    ReplayState, RetryRow, Selection, Store, StoreOptions, SubscriptionChange,
+    CloseState, ClosedRow, DeadThen, DeliveryRow, DeliveryStateName, DeliveryView, FaultSink, LogEvent, NewReplay, Outcomes, Replay,
+    ReplayError, ReplayState, RetryRow, Selection, Store, StoreOptions, SubscriptionChange,
 };
 use lutine::telemetry::metrics::Metrics;
 use lutine::webhook::Report;
@@ -636,6 +636,10 @@ impl World {
 
     fn retry(&mut self, life: &mut Life) -> Lived {
         let Some((id, _, attempts)) = self.any_delivery(life)? else { return Ok(()) };
+        let is_over = |replay: Replay| replay.progress.state == ReplayState::Cancelled;
+        if id.run > 0 && self.done(life.store.replay(ReplayId(id.run)))?.is_none_or(is_over) {
+            return Ok(());
+        }
         let Some(event) = self.done(life.store.read_event(Self::company_of(life, id.subscription), id.event))? else { return Ok(()) };
         let Some(subscription) = life.store.subscription(id.subscription) else { return Ok(()) };
         let row = RetryRow { attempts, due: life.store.now(), created: event.created, key: event.order_key(&subscription) };
