@@ -83,6 +83,7 @@ fn main() -> ExitCode {
                 Group::Profiles => groups::deliver::run_profiles(&mut bench),
                 Group::Fanout => groups::deliver::run_fanout(&mut bench),
                 Group::Backlog => groups::deliver::run_backlog(&mut bench),
+                Group::Order => groups::deliver::run_order(&mut bench),
                 Group::Idle => groups::idle::run(&mut bench),
                 Group::Sick => groups::sick::run(&mut bench),
             }

@@ -140,6 +140,50 @@ impl Requests for Batches {
     }
 }
 
+/// Where the value stands that [`Ordered`] gives its events.
+pub const ORDER_POINTER: &str = "/order";
+/// A value of the width of all.
+const ORDER_PLACE: &str = "o-00000000";
+
+/// Batches of events of 1 KiB that have one of so many values each at [`ORDER_POINTER`], in turn.
+pub struct Ordered {
+    lines: Vec<Vec<u8>>,
+    order_at: Vec<usize>,
+    values: u64,
+    key: String,
+    size: u64,
+    next: u64,
+    body: Vec<u8>,
+}
+
+impl Ordered {
+    pub fn new(key: &str, size: u64, values: u64) -> Self {
+        let mut dice = Dice::new(SEED);
+        let line = |number: usize| {
+            let payload = payload(&mut dice).replacen('{', &format!(r#"{{"order":"{ORDER_PLACE}","#), 1);
+            format!("{{\"type\":\"{}\",\"payload\":{payload}}}\n", TYPES[number % TYPES.len()])
+        };
+        let lines: Vec<String> = (0..PAYLOADS).map(line).collect();
+        let order_at = lines.iter().map(|line| line.find(ORDER_PLACE).expect("a place for the value") + "o-".len()).collect();
+        let lines = lines.into_iter().map(String::into_bytes).collect();
+        Self { lines, order_at, values, key: key.to_owned(), size, next: 0, body: Vec::new() }
+    }
+}
+
+impl Requests for Ordered {
+    fn write_next(&mut self, out: &mut Vec<u8>) {
+        self.body.clear();
+        for number in self.next..self.next + self.size {
+            let place = number as usize % self.lines.len();
+            let at = self.body.len() + self.order_at[place];
+            self.body.extend_from_slice(&self.lines[place]);
+            write_digits(&mut self.body[at..at + 8], number % self.values);
+        }
+        self.next += self.size;
+        write_batch(&self.key, &self.body, out);
+    }
+}
+
 /// Batches of a day's mixture; `kept` counts what was sent.
 pub struct DayBatches {
     day: Day,

@@ -20,12 +20,13 @@ pub enum Group {
     Profiles,
     Fanout,
     Backlog,
+    Order,
     Idle,
     Sick,
 }
 
 impl Group {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Limits,
         Self::Page,
         Self::Get,
@@ -39,6 +40,7 @@ impl Group {
         Self::Profiles,
         Self::Fanout,
         Self::Backlog,
+        Self::Order,
         Self::Idle,
         Self::Sick,
     ];
@@ -58,6 +60,7 @@ impl Group {
             Self::Profiles => "profiles",
             Self::Fanout => "fanout",
             Self::Backlog => "backlog",
+            Self::Order => "order",
             Self::Idle => "idle",
             Self::Sick => "sick",
         }
@@ -82,7 +85,7 @@ pub struct Settings {
 }
 
 pub const USAGE: &str = "usage: cargo bench [-- GROUP...]
-groups: page get bearer filtered publish open seal disk deliver profiles fanout backlog idle sick (default: these); limits (the limits alone)
+groups: page get bearer filtered publish open seal disk deliver profiles fanout backlog order idle sick (default: these); limits (the limits alone)
 environment: LUTINE_BENCH_EVENTS (300000) events in the large store; the small one has a tenth
              LUTINE_BENCH_DAY_EVENTS (60000) events of the day's mixture
              LUTINE_BENCH_DELIVERIES (20000) webhooks of one round

@@ -34,6 +34,13 @@ pub fn subscribe_authorized(client: &mut Client, url: &str, token_url: &str, in_
     subscribe_as(client, url, &json!({"auth": auth}), in_flight)
 }
 
+/// Changes a subscription to order by the value at `pointer`, or to none.
+pub fn set_order(client: &mut Client, id: u64, pointer: Option<&str>) {
+    let wanted = pointer.map_or_else(|| json!({"ordering": "parallel"}), |pointer| json!({"ordering": "key", "orderingKey": pointer}));
+    let request = call("PATCH", &format!("{PATH}/{id}"), client.key(), &wanted.to_string());
+    client.send(&request, 200);
+}
+
 /// Pauses or resumes a subscription.
 pub fn act(client: &mut Client, id: u64, what: &str) {
     let request = call("POST", &format!("{PATH}/{id}/{what}"), client.key(), "");

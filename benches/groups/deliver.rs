@@ -9,12 +9,12 @@ use crate::bare::{self, Bare};
 use crate::clock::{now_ns, seconds_between};
 use crate::daemon::{Daemon, Options};
 use crate::http::Client;
-use crate::load::{Expect, Run, Until};
+use crate::load::{Expect, Requests, Run, Until};
 use crate::paced::{Paced, Seconds};
 use crate::report::{Report, Row, Target, count, mebibytes, micros, per_second};
-use crate::requests::{Batches, Keyed};
+use crate::requests::{Batches, Keyed, ORDER_POINTER, Ordered};
 use crate::sink::{Sample, Sink};
-use crate::subscriptions::{act, set_in_flight, subscribe, subscribe_as, subscribe_authorized};
+use crate::subscriptions::{act, set_in_flight, set_order, subscribe, subscribe_as, subscribe_authorized};
 
 /// Events per request, and connections that publish.
 const BATCH: u64 = 100;
@@ -61,6 +61,10 @@ impl Scene {
 
     /// Publishes so many events as fast as it goes.
     fn publish(&self, events: u64) {
+        self.publish_as(events, &|| Box::new(Batches::new(&self.key, BATCH, Keyed::All)));
+    }
+
+    fn publish_as(&self, events: u64, requests: &dyn Fn() -> Box<dyn Requests>) {
         Run {
             address: self.daemon.address,
             process: &self.daemon.process,
@@ -68,7 +72,7 @@ impl Scene {
             until: Until::Sent(events / BATCH),
             expect: Expect::BatchPatiently,
         }
-        .go(Box::new(Batches::new(&self.key, BATCH, Keyed::All)));
+        .go(requests());
     }
 
     /// Delivers some, so that connections are open and code is warm; returns one of them.
@@ -237,6 +241,36 @@ pub fn run_fanout(bench: &mut Bench) {
         report.add(Row::figure(format!("{what}, resident at the end"), mebibytes(scene.daemon.process.resident())));
     }
     bench.report.end_section("Fan-out (1 KiB to many subscriptions at one receiver; limit: 64 bare hyper connections)");
+}
+
+/// Order by key beside no order: the same events, of many keys and of few, after a pause.
+pub fn run_order(bench: &mut Bench) {
+    let (rounds, events) = (bench.settings.rounds.min(3), bench.settings.deliveries);
+    for values in [10_000, 100] {
+        let mut scene = Scene::new(bench, &format!("order{values}"));
+        let id = scene.subscribe(16);
+        scene.warm_up(1);
+        let mut rates = [Vec::new(), Vec::new()];
+        for _ in 0..rounds {
+            for (rates, pointer) in rates.iter_mut().zip([None, Some(ORDER_POINTER)]) {
+                set_order(&mut scene.client, id, pointer);
+                act(&mut scene.client, id, "pause");
+                scene.sink.take();
+                scene.publish_as(events, &|| Box::new(Ordered::new(&scene.key, BATCH, values)));
+                std::thread::sleep(REST);
+                let resumed = now_ns();
+                act(&mut scene.client, id, "resume");
+                let end = scene.sink.wait_for(events);
+                std::thread::sleep(REST);
+                rates.push(end.count as f64 / seconds_between(resumed, end.last_ns));
+            }
+        }
+        let [parallel, keyed] = rates.map(|rates| median(rates.into_iter()));
+        let what = format!("{} events of {} keys in order by key, 16 in flight", count(events as f64), count(values as f64));
+        let row = Row::figure(what, per_second(keyed)).beside(per_second(parallel), keyed / parallel);
+        bench.report.add(if values == 10_000 { row.ratio_must(Target::AtLeast(0.5, "")) } else { row });
+    }
+    bench.report.end_section("Order by key (1 KiB to one receiver; limit: the same in no order)");
 }
 
 /// What was published while a subscription was paused.

@@ -1,9 +1,9 @@
 //! `lutine delivery`: how webhooks went, and what is done about those that did not arrive.
 
 use clap::{Args, Subcommand};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use super::companies;
 use super::failure::Failure;
@@ -12,11 +12,10 @@ use super::output::{self, Format, Table, note, printable, progress};
 use super::subscriptions;
 use super::transport::{Connection, Request};
 use crate::domain::subscription::DeliveryId;
+use crate::domain::time::Timestamp;
 
 /// Where single deliveries are.
 const PATH: &str = "/api/v1/deliveries";
-/// Dead letters that are looked at in one request.
-const PAGE_SIZE: &str = "200";
 
 /// Commands about deliveries.
 #[derive(Debug, Subcommand)]
@@ -27,7 +26,7 @@ pub enum Command {
     Show(Show),
     /// Send a delivery again, or all dead letters of a subscription
     Retry(Retry),
-    /// Give a delivery up, with a reason
+    /// Give a delivery up, or all dead letters of a subscription, with a reason
     Discard(Discard),
 }
 
@@ -78,17 +77,17 @@ pub struct Show {
 #[command(after_help = "\
 Examples:
   lutine delivery retry 12-1042
-  lutine delivery retry --all-dead --subscription 12")]
+  lutine delivery retry --all --subscription 12
+  lutine delivery retry --all --subscription 12 --types 'claim.*' --from 2026-11-22T10:00:00Z --reason 'they are back'")]
 pub struct Retry {
     /// The subscription's number, a hyphen and the event's
-    #[arg(value_parser = checked::<DeliveryId>, required_unless_present = "all_dead")]
+    #[arg(value_parser = checked::<DeliveryId>, required_unless_present = "all")]
     id: Option<String>,
-    /// Every dead letter of a subscription
-    #[arg(long, requires = "subscription", conflicts_with = "id")]
-    all_dead: bool,
-    /// The subscription of --all-dead, by number
-    #[arg(long, value_name = "ID", value_parser = subscriptions::id, requires = "all_dead")]
-    subscription: Option<u32>,
+    #[command(flatten)]
+    all: All,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
     #[command(flatten)]
     company: CompanyOption,
 }
@@ -96,17 +95,40 @@ pub struct Retry {
 /// Options of `lutine delivery discard`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  lutine delivery discard 12-1042 --reason 'settled by telephone'")]
+Examples:
+  lutine delivery discard 12-1042 --reason 'settled by telephone'
+  lutine delivery discard --all --subscription 12 --to 2026-11-01T00:00:00Z --reason 'too old to matter'")]
 pub struct Discard {
     /// The subscription's number, a hyphen and the event's
-    #[arg(value_parser = checked::<DeliveryId>)]
-    id: String,
+    #[arg(value_parser = checked::<DeliveryId>, required_unless_present = "all")]
+    id: Option<String>,
+    #[command(flatten)]
+    all: All,
     /// Why, for whoever looks at it later
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
     company: CompanyOption,
+}
+
+/// Which dead letters, in place of a single delivery.
+#[derive(Debug, Args)]
+struct All {
+    /// Every dead letter of a subscription
+    #[arg(long, alias = "all-dead", requires = "subscription", conflicts_with = "id")]
+    all: bool,
+    /// The subscription of --all, by number
+    #[arg(long, value_name = "ID", value_parser = subscriptions::id, requires = "all")]
+    subscription: Option<u32>,
+    /// With --all: only these types, separated by commas: claim.created, claim.* or claim.created@2
+    #[arg(long, value_parser = type_list, requires = "all")]
+    types: Option<String>,
+    /// With --all: only events from this time on, an RFC 3339 date-time
+    #[arg(long, value_name = "TIME", value_parser = checked::<Timestamp>, requires = "all")]
+    from: Option<String>,
+    /// With --all: only events before this time, an RFC 3339 date-time
+    #[arg(long, value_name = "TIME", value_parser = checked::<Timestamp>, requires = "all")]
+    to: Option<String>,
 }
 
 /// A delivery as the API tells it.
@@ -147,17 +169,11 @@ struct Page {
     deliveries: Vec<Box<RawValue>>,
 }
 
-/// What is said about all dead letters.
-#[derive(Debug, Default, Serialize)]
-struct Tally {
-    retried: u64,
-    refused: Vec<Refusal>,
-}
-
-#[derive(Debug, Serialize)]
-struct Refusal {
-    id: String,
-    detail: String,
+/// What was done with a part of the dead letters.
+#[derive(Debug, Deserialize)]
+struct Settled {
+    count: u64,
+    more: bool,
 }
 
 impl Command {
@@ -279,77 +295,77 @@ impl Attempt {
     }
 }
 
+impl All {
+    fn body(&self, reason: Option<&str>) -> Value {
+        let mut body = Map::new();
+        let mut put = |name: &str, value: Option<Value>| body.extend(value.map(|value| (name.to_owned(), value)));
+        put("types", self.types.as_ref().map(|types| types.split(',').collect::<Vec<_>>().into()));
+        put("from", self.from.clone().map(Value::from));
+        put("to", self.to.clone().map(Value::from));
+        put("reason", reason.map(Value::from));
+        Value::Object(body)
+    }
+
+    /// Does something with all of them, as many at a time as the daemon takes. How many, and whether some are left.
+    async fn settle(
+        &self,
+        connection: &Connection,
+        company: Option<&str>,
+        act: &str,
+        reason: Option<&str>,
+    ) -> Result<(u64, bool), Failure> {
+        let subscription = self.subscription.ok_or_else(|| Failure::Usage("--all needs --subscription".to_owned()))?;
+        let path = format!("{}/{subscription}/{act}", subscriptions::PATH);
+        let body = self.body(reason);
+        let mut total = 0;
+        loop {
+            let answer = connection.call(Request::post_json(&path, &body).for_company(company)).await?.success()?;
+            let Settled { count, more } = answer.json()?;
+            total += count;
+            progress(&format!("{total} ..."));
+            if !more || count == 0 {
+                progress("");
+                return Ok((total, more));
+            }
+        }
+    }
+}
+
 impl Retry {
     async fn run(self, connection: &Connection, format: Format) -> Result<(), Failure> {
         let company = companies::chosen(connection, &self.company).await?;
-        match (self.id, self.subscription) {
-            (Some(id), _) => {
-                let answer = connection.call(retry(&id, company.as_deref())).await?.success()?;
-                match format {
-                    Format::Json => output::line(&answer.json_line()?),
-                    Format::Table => output::line(&format!("delivery {id} is sent again; `lutine delivery show {id}` tells how it went")),
-                }
+        let reason = self.reason.as_deref();
+        let Some(id) = self.id else {
+            let (count, has_more) = self.all.settle(connection, company.as_deref(), "retry", reason).await?;
+            if has_more {
+                note("note: as many deliveries wait as may; run the command again when some of them have ended");
             }
-            (None, Some(subscription)) => retry_all(connection, company.as_deref(), subscription, format).await,
-            (None, None) => Err(Failure::Usage("name a delivery, or --all-dead and --subscription".to_owned())),
+            return match format {
+                Format::Json => output::line(&json!({"retried": count, "more": has_more}).to_string()),
+                Format::Table => output::line(&format!("sent again: {count}")),
+            };
+        };
+        let path = format!("{PATH}/{id}/retry");
+        let request = reason.map_or_else(|| Request::act(&path), |reason| Request::post_json(&path, &json!({"reason": reason})));
+        let answer = connection.call(request.for_company(company.as_deref())).await?.success()?;
+        match format {
+            Format::Json => output::line(&answer.json_line()?),
+            Format::Table => output::line(&format!("delivery {id} is sent again; `lutine delivery show {id}` tells how it went")),
         }
     }
-}
-
-fn retry(id: &str, company: Option<&str>) -> Request {
-    Request::act(&format!("{PATH}/{id}/retry")).for_company(company)
-}
-
-/// Retries the dead letters of every page. What is retried may die again meanwhile, but only behind the cursor's back:
-/// a page begins where the one before ended, so nothing is retried twice.
-async fn retry_all(connection: &Connection, company: Option<&str>, subscription: u32, format: Format) -> Result<(), Failure> {
-    let mut tally = Tally::default();
-    let mut cursor: Option<String> = None;
-    loop {
-        let request = Request::get(&list_path(subscription)).query(&[
-            ("state", Some("dead")),
-            ("cursor", cursor.as_deref()),
-            ("limit", Some(PAGE_SIZE)),
-        ]);
-        let answer = connection.call(request.for_company(company)).await?.success()?;
-        for delivery in answer.json::<Page>()?.deliveries {
-            let id = read(&delivery)?.id;
-            let answer = connection.call(retry(&printable(&id), company)).await?;
-            match answer.success() {
-                Ok(_) => tally.retried += 1,
-                Err(Failure::Refused(refused)) => {
-                    let detail =
-                        refused.problem.as_ref().map_or_else(|| format!("status {}", refused.status), |problem| problem.detail.clone());
-                    if format == Format::Table {
-                        progress("");
-                        note(&format!("{}: {}", printable(&id), printable(&detail)));
-                    }
-                    tally.refused.push(Refusal { id, detail });
-                }
-                Err(failure) => return Err(failure),
-            }
-            progress(&format!("{} sent again ...", tally.retried));
-        }
-        cursor = answer.header("x-paging-cursor").map(str::to_owned);
-        if cursor.is_none() {
-            break;
-        }
-    }
-    progress("");
-    match format {
-        Format::Json => {
-            let text = serde_json::to_string(&tally).map_err(|error| Failure::caused("the summary cannot be printed", &error))?;
-            output::line(&text)?;
-        }
-        Format::Table => output::line(&format!("sent again {}, refused {}", tally.retried, tally.refused.len()))?,
-    }
-    if tally.refused.is_empty() { Ok(()) } else { Err(Failure::Reported) }
 }
 
 impl Discard {
     async fn run(self, connection: &Connection, format: Format) -> Result<(), Failure> {
         let company = companies::chosen(connection, &self.company).await?;
-        let request = Request::post_json(&format!("{PATH}/{}/discard", self.id), &json!({"reason": self.reason}));
+        let Some(id) = self.id else {
+            let (count, has_more) = self.all.settle(connection, company.as_deref(), "discard", Some(&self.reason)).await?;
+            return match format {
+                Format::Json => output::line(&json!({"discarded": count, "more": has_more}).to_string()),
+                Format::Table => output::line(&format!("given up: {count}")),
+            };
+        };
+        let request = Request::post_json(&format!("{PATH}/{id}/discard"), &json!({"reason": self.reason}));
         let answer = connection.call(request.for_company(company.as_deref())).await?.success()?;
         match format {
             Format::Json => output::line(&answer.json_line()?),

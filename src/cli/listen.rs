@@ -164,6 +164,7 @@ fn target(url: &str, profile: Profile, secret: &WebhookSecret, company: Option<&
         secret: secret.to_subscription()?,
         previous: None,
         consent: None,
+        resumes: 0,
         standing: Standing::Active,
         health: Health::default(),
         created: Timestamp::default(),
@@ -180,6 +181,7 @@ fn outgoing(event: &RawValue) -> Result<OutgoingEvent, Failure> {
     // No member before it holds text that could look like it: types have no quotes.
     let start = text.find(MEMBER).map(|place| place + MEMBER.len() + 1).ok_or_else(|| unreadable("it has no payload"))?;
     Ok(OutgoingEvent {
+        run: 0,
         id: EventId(id),
         company: CompanyId(company_id),
         created: created_utc.parse().map_err(|_| unreadable("createdUtc is no time"))?,
@@ -193,7 +195,6 @@ fn outgoing(event: &RawValue) -> Result<OutgoingEvent, Failure> {
         payload_length: payload.get().len().saturating_sub(2),
         // Nor these.
         references: Bytes::new(),
-        run: 0,
     })
 }
 

@@ -20,6 +20,7 @@ mod listen;
 mod options;
 mod output;
 mod pointer;
+mod replays;
 mod secret;
 mod serve;
 mod settings;
@@ -91,6 +92,9 @@ enum Command {
     /// See where webhooks may go, and which rule decides
     #[command(subcommand)]
     Egress(egress::Command),
+    /// See how far replays are, and end them; `lutine subscription replay` starts one
+    #[command(subcommand)]
+    Replay(replays::Command),
     /// Publish a sample of an event type from the catalogue
     Trigger(trigger::Trigger),
     /// Forward events to a URL of your own as signed webhooks, without a subscription
@@ -156,6 +160,7 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
         Command::Subscription(command) => command.run(&connection, format).await,
         Command::Delivery(command) => command.run(&connection, format).await,
         Command::Egress(command) => command.run(&connection, format).await,
+        Command::Replay(command) => command.run(&connection, format).await,
         Command::Trigger(trigger) => trigger.run(&connection, format).await,
         Command::Verify(verify) => verify.run(&connection, format).await,
         Command::Listen(listen) => listen.run(&connection, settings, format).await,

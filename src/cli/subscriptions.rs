@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::companies;
 use super::failure::Failure;
 use super::options::CompanyOption;
-use super::output::{self, Format, Table, cut};
+use super::output::{self, Format, Table, cut, note};
 use super::subscribe;
 use super::transport::{Answer, Connection, Request};
 
@@ -43,6 +43,10 @@ pub enum Command {
     Verify(Verify),
     /// Try the receiver with good, repeated, tampered, old and slow webhooks, and explain its answers
     Check(Check),
+    /// Send again what was sent before, or should have been
+    Replay(super::replays::Replay),
+    /// Sign with another secret, which is shown this once
+    RotateSecret(RotateSecret),
     /// Delete a subscription with its deliveries
     Delete(Delete),
 }
@@ -107,6 +111,23 @@ pub struct Test {
     named: Named,
 }
 
+/// Options of `lutine subscription rotate-secret`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+While both secrets count, webhook-signature holds a signature with each. A signature that has a header or a member for
+itself is made with the new secret alone.
+
+Examples:
+  lutine subscription rotate-secret 12
+  lutine subscription rotate-secret 12 --overlap-seconds 0")]
+pub struct RotateSecret {
+    /// For how long the secret before counts, too, in seconds; 0 revokes it at once [default: 86400]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=604_800))]
+    overlap_seconds: Option<u32>,
+    #[command(flatten)]
+    named: Named,
+}
+
 /// Options of `lutine subscription verify`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -160,6 +181,7 @@ pub(super) struct Subscription {
     auth: Map<String, Value>,
     headers: Map<String, Value>,
     ordering: String,
+    ordering_key: Option<String>,
     max_in_flight: u16,
     rate_per_minute: u32,
     state: String,
@@ -174,6 +196,13 @@ pub(super) struct Subscription {
 struct Backlog {
     events: u64,
     oldest_seconds: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Rotated {
+    secret: String,
+    previous_expires_utc: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -224,6 +253,10 @@ impl Subscription {
         if self.types.is_empty() { "all".to_owned() } else { self.types.join(",") }
     }
 
+    fn order(&self) -> String {
+        self.ordering_key.as_ref().map_or_else(|| self.ordering.clone(), |key| format!("{} {key}", self.ordering))
+    }
+
     pub(super) fn print(&self) -> Result<(), Failure> {
         let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let members = |members: &Map<String, Value>, sign: &str| {
@@ -241,7 +274,7 @@ impl Subscription {
             ("overrides", members(&self.overrides, "=")),
             ("auth", self.auth.get("kind").map(plain).unwrap_or_default()),
             ("headers", members(&self.headers, ": ")),
-            ("ordering", format!("{}, {} in flight at most", self.ordering, self.max_in_flight)),
+            ("ordering", format!("{}, {} in flight at most", self.order(), self.max_in_flight)),
             ("rate a minute", rate),
             ("created", self.created_utc.clone()),
             ("backlog", self.backlog.text()),
@@ -269,6 +302,8 @@ impl Command {
             Self::Test(Test { named }) => named.test(connection, format).await,
             Self::Verify(Verify { named }) => named.verify(connection, format).await,
             Self::Check(Check { named }) => named.check(connection, format).await,
+            Self::Replay(replay) => replay.run(connection, format).await,
+            Self::RotateSecret(RotateSecret { overlap_seconds, named }) => named.rotate_secret(connection, overlap_seconds, format).await,
             Self::Delete(Delete { named }) => named.delete(connection, format).await,
         }
     }
@@ -320,6 +355,22 @@ impl Named {
                 let Tested { delivery_id } = answer.json()?;
                 let delivery_id = output::printable(&delivery_id);
                 output::line(&format!("a test event is on its way; `lutine delivery show {delivery_id}` tells how it went"))
+            }
+        }
+    }
+
+    async fn rotate_secret(&self, connection: &Connection, overlap: Option<u32>, format: Format) -> Result<(), Failure> {
+        let path = self.path("/rotate-secret");
+        let request = overlap.map_or_else(|| Request::act(&path), |overlap| Request::post_json(&path, &json!({"overlapSeconds": overlap})));
+        let answer = self.call(connection, request).await?;
+        match format {
+            Format::Json => output::line(&answer.json_line()?),
+            Format::Table => {
+                let Rotated { secret, previous_expires_utc } = answer.json()?;
+                let until = previous_expires_utc.unwrap_or_else(|| "no longer".to_owned());
+                Table::of_pairs(&[("secret", secret), ("the one before counts until", until)]).print()?;
+                note("note: the secret is shown only now; give it to the receiver, which checks signatures with it");
+                Ok(())
             }
         }
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::delivery::EngineHandle;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
-use crate::domain::subscription::{DeliveryId, LaneStatus, Subscription, SubscriptionId};
+use crate::domain::subscription::{DeliveryId, LaneStatus, ReplayId, Subscription, SubscriptionId};
 use crate::service::subscriptions::{Deliverer, Telling};
-use crate::store::RetryRow;
+use crate::store::{Replay, RetryRow};
 
 /// Hands on what the services tell.
 #[derive(Debug)]
@@ -28,6 +28,18 @@ impl Deliverer for EngineDeliverer {
 
     fn owed(&self, delivery: DeliveryId, row: RetryRow) -> Telling<'_, ()> {
         Box::pin(self.0.owed(delivery, row))
+    }
+
+    fn revived(&self, rows: Vec<(DeliveryId, RetryRow)>) -> Telling<'_, ()> {
+        Box::pin(self.0.revived(rows))
+    }
+
+    fn replay(&self, replay: Replay) -> Telling<'_, ()> {
+        Box::pin(self.0.replay(replay))
+    }
+
+    fn replay_cancelled(&self, subscription: SubscriptionId, replay: ReplayId) -> Telling<'_, ()> {
+        Box::pin(self.0.replay_cancelled(subscription, replay))
     }
 
     fn discard(&self, delivery: DeliveryId) -> Telling<'_, bool> {

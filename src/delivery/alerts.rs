@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::domain::event::{EventId, EventVersion, NewEvent};
-use crate::domain::subscription::SubscriptionId;
+use crate::domain::subscription::{DeliveryId, SubscriptionId};
 use crate::domain::time::Timestamp;
 
 /// Something that a person should know.
@@ -14,7 +14,7 @@ pub enum Alert {
         /// To whom.
         subscription: SubscriptionId,
         /// What.
-        events: Vec<EventId>,
+        deliveries: Vec<DeliveryId>,
         /// When the last of them died.
         died: Timestamp,
     },
@@ -23,10 +23,12 @@ pub enum Alert {
         /// Which one's.
         subscription: SubscriptionId,
     },
-    /// The receiver did not answer for days and is not tried any more.
+    /// The receiver is not tried any more until a person resumes the subscription.
     Suspended {
         /// Which one's.
         subscription: SubscriptionId,
+        /// The event whose last retry has failed; none when the receiver did not answer for days.
+        exhausted: Option<EventId>,
     },
 }
 
@@ -35,17 +37,24 @@ impl Alert {
     #[must_use]
     pub fn to_event(&self) -> Option<NewEvent> {
         let (kind, payload, key) = match self {
-            Self::Exhausted { subscription, events, died } => {
-                let (first, last) = (events.iter().min()?, events.iter().max()?);
+            Self::Exhausted { subscription, deliveries, died } => {
+                let events = deliveries.iter().map(|delivery| delivery.event);
+                let (first, last) = (events.clone().min()?, events.max()?);
                 let payload =
-                    json!({"subscriptionId": subscription.0, "count": events.len(), "firstEventId": first.0, "lastEventId": last.0});
+                    json!({"subscriptionId": subscription.0, "count": deliveries.len(), "firstEventId": first.0, "lastEventId": last.0});
                 // A crash between the commit and its note in the ledger makes the daemon say it again, once. The time is
                 // part of it because a delivery that is sent again by hand may die again.
-                let key = format!("lutine.delivery.exhausted:{subscription}:{first}:{last}:{}:{}", events.len(), died.as_micros());
+                let key = format!("lutine.delivery.exhausted:{subscription}:{first}:{last}:{}:{}", deliveries.len(), died.as_micros());
                 ("lutine.delivery.exhausted", payload, Some(key))
             }
             Self::Disabled { subscription } => ("lutine.subscription.disabled", json!({"subscriptionId": subscription.0}), None),
-            Self::Suspended { subscription } => ("lutine.subscription.suspended", json!({"subscriptionId": subscription.0}), None),
+            Self::Suspended { subscription, exhausted } => {
+                let mut payload = json!({"subscriptionId": subscription.0});
+                if let Some(event) = exhausted {
+                    payload["eventId"] = event.0.into();
+                }
+                ("lutine.subscription.suspended", payload, None)
+            }
         };
         Some(NewEvent {
             kind: kind.parse().ok()?,
@@ -67,7 +76,9 @@ mod tests {
     fn exhausted_deliveries_are_told_as_one_event() {
         let alert = Alert::Exhausted {
             subscription: SubscriptionId(12),
-            events: vec![EventId(9), EventId(4), EventId(7)],
+            deliveries: [(9, 0), (4, 2), (7, 0)]
+                .map(|(event, run)| DeliveryId { subscription: SubscriptionId(12), event: EventId(event), run })
+                .to_vec(),
             died: Timestamp::from_micros(5),
         };
         let event = alert.to_event().unwrap();

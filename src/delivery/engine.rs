@@ -16,11 +16,10 @@ use super::permits::PermitLimits;
 use super::recorder::Recorder;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
-use crate::domain::event::EventId;
-use crate::domain::subscription::{DeliveryId, LaneStatus, Subscription, SubscriptionId};
+use crate::domain::subscription::{DeliveryId, LaneStatus, ReplayId, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
 use crate::store::faults::Faults;
-use crate::store::{LogEvent, ReadError, RetryRow, Store, relay_answers};
+use crate::store::{LogEvent, ReadError, Replay, RetryRow, Store, relay_answers};
 use crate::telemetry::metrics::DeliveryMetrics;
 use crate::webhook::{Origins, OutgoingEvent, Report, Sender};
 
@@ -65,10 +64,13 @@ pub enum EngineError {
 #[derive(Debug)]
 enum Command {
     Created(Arc<Subscription>, Position),
-    Changed(Arc<Subscription>),
+    Changed(Arc<Subscription>, oneshot::Sender<()>),
     Deleted(CompanyId, SubscriptionId),
     Owed(DeliveryId, RetryRow),
+    Revived(Vec<(DeliveryId, RetryRow)>),
     Discard(DeliveryId, oneshot::Sender<bool>),
+    Replay(Box<Replay>),
+    ReplayCancelled(SubscriptionId, ReplayId),
     Status(SubscriptionId, oneshot::Sender<Option<LaneStatus>>),
     Expire(Timestamp, oneshot::Sender<()>),
 }
@@ -97,9 +99,9 @@ impl EngineHandle {
         self.tell(Command::Created(subscription, position)).await;
     }
 
-    /// A subscription was changed, paused or resumed.
+    /// A subscription was changed, paused or resumed: when this is done, every attempt that starts follows the change.
     pub async fn changed(&self, subscription: Arc<Subscription>) {
-        self.tell(Command::Changed(subscription)).await;
+        let _done = self.ask(|sender| Command::Changed(subscription, sender)).await;
     }
 
     /// A subscription was deleted.
@@ -110,6 +112,21 @@ impl EngineHandle {
     /// A delivery is owed by hand; its row is in the ledger.
     pub async fn owed(&self, delivery: DeliveryId, row: RetryRow) {
         self.tell(Command::Owed(delivery, row)).await;
+    }
+
+    /// Dead letters are owed by hand; these rows are in the ledger in the places of theirs.
+    pub async fn revived(&self, rows: Vec<(DeliveryId, RetryRow)>) {
+        self.tell(Command::Revived(rows)).await;
+    }
+
+    /// A replay was asked for; it is in the ledger.
+    pub async fn replay(&self, replay: Replay) {
+        self.tell(Command::Replay(Box::new(replay))).await;
+    }
+
+    /// A replay was cancelled.
+    pub async fn replay_cancelled(&self, subscription: SubscriptionId, replay: ReplayId) {
+        self.tell(Command::ReplayCancelled(subscription, replay)).await;
     }
 
     /// Stops owing a delivery. False when it is not owed, or is being attempted at the moment.
@@ -186,8 +203,7 @@ impl Engine {
 
 /// An attempt that has ended.
 struct Ended {
-    subscription: SubscriptionId,
-    event: EventId,
+    delivery: DeliveryId,
     report: Report,
 }
 
@@ -284,24 +300,25 @@ impl Driver {
             // Finished tasks have said so; their handles are only to be dropped.
             while self.attempts.try_join_next().is_some() {}
         }
+        // Whoever has asked something is not answered any more.
+        drop(commands);
         self.end(ended, recorded).await;
     }
 
     fn attempt(&mut self, start: Start, now: Timestamp) {
         let (sender, ended) = (self.sender.clone(), self.ended_sender.clone());
         self.attempts.spawn(async move {
-            let Start { subscription, target, event, number } = start;
-            let id = event.id;
-            let report = sender.send(&target, &outgoing(event), number, now).await;
+            let Start { delivery, target, event, number } = start;
+            let report = sender.send(&target, &outgoing(event, delivery.run), number, now).await;
             // The engine has ended and gives back what it does not know the end of.
-            let _heard = ended.send(Ended { subscription, event: id, report });
+            let _heard = ended.send(Ended { delivery, report });
         });
     }
 
     fn finish(&mut self, ended: Ended) {
         let chance = self.dice.next();
         let now = self.store.now();
-        self.core.finish(ended.subscription, ended.event, ended.report, now, chance);
+        self.core.finish(ended.delivery, ended.report, now, chance);
     }
 
     fn record(&mut self, now: Timestamp, all: bool) {
@@ -347,9 +364,15 @@ impl Driver {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Created(subscription, position) => self.core.created(subscription, position),
-            Command::Changed(subscription) => self.core.changed(subscription),
+            Command::Changed(subscription, answer) => {
+                self.core.changed(subscription);
+                let _heard = answer.send(());
+            }
             Command::Deleted(company, id) => self.core.deleted(company, id),
             Command::Owed(delivery, row) => self.core.owed_by_hand(delivery, row),
+            Command::Revived(rows) => self.core.revived(rows),
+            Command::Replay(replay) => self.core.replay(&replay),
+            Command::ReplayCancelled(subscription, replay) => self.core.replay_cancelled(subscription, replay),
             Command::Discard(delivery, answer) => {
                 let is_discarded = self.core.discarded(delivery);
                 // The caller writes down next what it is instead: an earlier outcome must not come after that.
@@ -400,10 +423,11 @@ impl Driver {
 }
 
 /// The event as the webhooks' layer takes it.
-fn outgoing(event: LogEvent) -> OutgoingEvent {
+fn outgoing(event: LogEvent, run: u32) -> OutgoingEvent {
     OutgoingEvent {
         id: event.id,
         company: event.company,
+        run,
         created: event.created,
         occurred: event.occurred,
         kind: event.kind.as_ref().to_owned(),
@@ -412,6 +436,5 @@ fn outgoing(event: LogEvent) -> OutgoingEvent {
         payload_start: event.payload_start,
         payload_length: event.payload_length,
         references: event.references,
-        run: 0,
     }
 }

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::keys::KeyQueues;
 use super::permits::Permit;
 use super::rate::Rate;
+use super::receiver::Receiver;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
 use crate::domain::health::Health;
-use crate::domain::profile::Knobs;
-use crate::domain::subscription::{Ordering, Standing, Subscription};
+use crate::domain::ordering::OrderKey;
+use crate::domain::subscription::{DeliveryId, Ordering, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
-use crate::store::{LogBatch, LogEvent, PositionRow, RetryRow};
-use crate::webhook::Target;
+use crate::store::{LogBatch, LogEvent, PositionRow, Replay, RetryRow, Selection};
 
 /// Events above the position that may be known as settled or not; with more, the lane stops reading ahead.
 pub(super) const SLOTS_MAX: usize = 4_096;
@@ -44,16 +45,70 @@ pub(super) struct Flight {
 pub(super) enum Pick {
     /// Attempt the oldest event that waits.
     Fresh(LogEvent),
-    /// Attempt an event that is owed; its content is in the log.
-    Owed(EventId),
+    /// Attempt an event whose content is to be read from the log: one that is owed, or has waited for others of its order.
+    Stored(EventId),
+}
+
+/// Which lane: that of a subscription, or of one of its replays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct LaneId {
+    pub subscription: SubscriptionId,
+    /// 0: the subscription's own.
+    pub run: u32,
+}
+
+impl LaneId {
+    /// The subscription's own lane.
+    pub fn own(subscription: SubscriptionId) -> Self {
+        Self { subscription, run: 0 }
+    }
+
+    /// The lane that a delivery belongs to.
+    pub fn of(delivery: DeliveryId) -> Self {
+        Self { subscription: delivery.subscription, run: delivery.run }
+    }
+
+    /// The delivery of an event by this lane.
+    pub fn delivery(self, event: EventId) -> DeliveryId {
+        DeliveryId { subscription: self.subscription, event, run: self.run }
+    }
+}
+
+/// What a replay's lane sends, and how far that is.
+#[derive(Debug)]
+pub(super) struct Replaying {
+    /// None: what a person wants of a replay that has ended.
+    pub selection: Option<Selection>,
+    /// Attempts a minute at most; 0 = no further limit.
+    pub per_minute: u32,
+    pub rate: Rate,
+    /// Deliveries that have ended.
+    pub done: u64,
+    pub is_cancelled: bool,
+}
+
+impl Replaying {
+    pub fn new(replay: Option<&Replay>) -> Self {
+        Self {
+            selection: replay.map(|replay| replay.selection.clone()),
+            per_minute: replay.map_or(0, |replay| replay.rate_per_minute),
+            rate: Rate::default(),
+            done: replay.map_or(0, |replay| replay.progress.done),
+            is_cancelled: false,
+        }
+    }
+
+    fn ready_at(&self) -> Timestamp {
+        self.rate.ready_at(self.per_minute)
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Lane {
+    /// Whose wishes it follows; how its receiver stands is that one's.
     pub subscription: Arc<Subscription>,
-    pub target: Arc<Target>,
-    pub knobs: Arc<Knobs>,
-    pub host: Arc<str>,
+    /// What it sends, if it is a replay's.
+    pub replay: Option<Replaying>,
     /// Every matching event at or below it is settled.
     pub position: Position,
     /// Of the events at or below it, only those under way have neither expired nor been settled.
@@ -66,12 +121,19 @@ pub(super) struct Lane {
     /// Settled above the position, and not read yet since the lane was made or another filter applied.
     settled_before: BTreeSet<EventId>,
     waiting: VecDeque<LogEvent>,
-    /// Owed events in the order in which they are due. Not the one that blocks a strict lane.
+    /// The open events that are in order by key.
+    keys: KeyQueues,
+    /// Events above the position that wait for others of their order; their content is read when it is wanted.
+    parked: BTreeSet<EventId>,
+    /// Those of them that may be attempted now.
+    ready: VecDeque<EventId>,
+    /// Rows of events that are held since they were last taken to be written down.
+    held: Vec<(EventId, RetryRow)>,
+    /// Owed events in the order in which they are due. Not the one that blocks a strict lane, and none that waits for
+    /// others of its order.
     due: BTreeSet<(Timestamp, EventId)>,
     pub owed: BTreeMap<EventId, RetryRow>,
     pub in_flight: BTreeMap<EventId, Flight>,
-    pub health: Health,
-    pub rate: Rate,
     /// Alternates, so that neither fresh events nor retries starve.
     prefers_retry: bool,
     /// The ledger has a position row.
@@ -82,14 +144,10 @@ pub(super) struct Lane {
 
 impl Lane {
     /// A lane at `position`; what lies above it is read from the log.
-    pub fn new(subscription: Arc<Subscription>, target: Arc<Target>, host: Arc<str>, position: Position) -> Self {
-        let knobs = Arc::new(subscription.knobs());
+    pub fn new(subscription: Arc<Subscription>, position: Position) -> Self {
         Self {
-            health: subscription.health,
-            knobs,
             subscription,
-            target,
-            host,
+            replay: None,
             position,
             expired_to: Position::START,
             read_to: position,
@@ -97,10 +155,13 @@ impl Lane {
             slots: BTreeMap::new(),
             settled_before: BTreeSet::new(),
             waiting: VecDeque::new(),
+            keys: KeyQueues::default(),
+            parked: BTreeSet::new(),
+            ready: VecDeque::new(),
+            held: Vec::new(),
             due: BTreeSet::new(),
             owed: BTreeMap::new(),
             in_flight: BTreeMap::new(),
-            rate: Rate::default(),
             prefers_retry: true,
             has_row: false,
             timer: None,
@@ -115,10 +176,33 @@ impl Lane {
             self.settled_before = row.settled.into_iter().collect();
             self.has_row = true;
         }
-        for (event, row) in retries {
-            self.due.insert((row.due, event));
-            self.owed.insert(event, row);
+        self.owed.extend(retries);
+        self.line_up();
+    }
+
+    /// Lines up the open events anew: those that are owed or under way.
+    fn line_up(&mut self) {
+        self.keys = KeyQueues::default();
+        if self.subscription.wishes.ordering == Ordering::Key {
+            for (event, row) in self.owed.iter().filter(|(event, _)| !self.in_flight.contains_key(event)) {
+                if let Some(key) = row.key {
+                    self.keys.enter(*event, key);
+                }
+            }
+            for (id, flight) in &self.in_flight {
+                if let Some(key) = flight.event.order_key(&self.subscription) {
+                    self.keys.enter(*id, key);
+                    self.keys.start(*id);
+                }
+            }
         }
+        let may_be = self.owed.iter().filter(|(event, _)| !self.in_flight.contains_key(event) && self.keys.is_free(**event));
+        self.due = may_be.map(|(event, row)| (row.due, *event)).collect();
+    }
+
+    /// The order that an open event was lined up in.
+    pub fn key_of(&self, event: EventId) -> Option<OrderKey> {
+        self.keys.key_of(event)
     }
 
     fn is_strict(&self) -> bool {
@@ -126,25 +210,23 @@ impl Lane {
     }
 
     /// Where the lane reads on, and how many events it has room for.
-    pub fn wants(&self, ahead: usize) -> Option<(Position, usize)> {
-        let is_stopped = self.subscription.standing != Standing::Active
-            || self.health == Health::GivenUp
-            || self.slots.len() >= SLOTS_MAX
-            || self.owed.len() >= RETRIES_MAX;
-        if !self.is_behind || is_stopped || self.waiting.len() >= ahead {
+    pub fn wants(&self, receiver: &Receiver, ahead: usize) -> Option<(Position, usize)> {
+        let is_stopped = !receiver.is_open() || self.is_cancelled() || self.slots.len() >= SLOTS_MAX || self.owed.len() >= RETRIES_MAX;
+        if !self.is_behind || is_stopped || self.waiting() >= ahead {
             return None;
         }
-        Some((self.read_to, ahead - self.waiting.len()))
+        Some((self.read_to, ahead - self.waiting()))
     }
 
     /// Takes events that were read.
-    pub fn take(&mut self, batch: LogBatch, passes_stuck: bool) {
+    pub fn take(&mut self, batch: LogBatch, now: Timestamp, passes_stuck: bool) {
         for event in batch.events {
             if self.slots.contains_key(&event.id) {
                 continue;
             }
             let mut is_settled = self.settled_before.remove(&event.id);
-            if let Some(row) = self.owed.get(&event.id).filter(|_| !self.in_flight.contains_key(&event.id)) {
+            let is_under_way = self.in_flight.contains_key(&event.id);
+            if let Some(row) = self.owed.get(&event.id).filter(|_| !is_under_way) {
                 if self.is_strict() && !passes_stuck && !is_settled {
                     // It blocks the lane; its row says for how long.
                     self.due.remove(&(row.due, event.id));
@@ -153,13 +235,54 @@ impl Lane {
                 }
             }
             self.slots.insert(event.id, Slot { created: event.created, is_settled });
-            if !is_settled && !self.in_flight.contains_key(&event.id) {
-                self.waiting.push_back(event);
+            if !is_settled && !is_under_way {
+                self.queue(event, now);
             }
         }
         self.read_to = self.read_to.max(batch.reached);
         self.is_behind = batch.is_behind;
         self.advance();
+    }
+
+    /// Lets an event that was read wait for its first attempt, in its place.
+    fn queue(&mut self, event: LogEvent, now: Timestamp) {
+        let Some(key) = event.order_key(&self.subscription) else { return self.waiting.push_back(event) };
+        let id = event.id;
+        let is_stuck = self.keys.front(key).is_some_and(|front| self.owed.contains_key(&front));
+        self.keys.enter(id, key);
+        if is_stuck {
+            self.hold(id, event.created, now);
+        } else if self.keys.is_free(id) {
+            self.waiting.push_back(event);
+        } else {
+            self.parked.insert(id);
+        }
+    }
+
+    /// Owes an event behind one of its order that failed, so that the position can pass it.
+    fn hold(&mut self, event: EventId, created: Timestamp, now: Timestamp) {
+        let row = RetryRow { attempts: 0, due: now, created, key: self.keys.key_of(event) };
+        self.owed.insert(event, row);
+        self.held.push((event, row));
+        if self.keys.is_free(event) {
+            self.due.insert((row.due, event));
+        }
+        self.settle(event);
+    }
+
+    /// The rows of events that are held since this was last asked for.
+    pub fn take_held(&mut self) -> Vec<(EventId, RetryRow)> {
+        std::mem::take(&mut self.held)
+    }
+
+    /// An event may be attempted, as far as its order goes.
+    fn release(&mut self, event: Option<EventId>) {
+        let Some(event) = event.filter(|event| !self.in_flight.contains_key(event)) else { return };
+        if let Some(row) = self.owed.get(&event) {
+            self.due.insert((row.due, event));
+        } else if self.parked.remove(&event) {
+            self.ready.push_back(event);
+        }
     }
 
     /// Moves the position over what is settled.
@@ -194,20 +317,24 @@ impl Lane {
         // A slot stands for everything below it, too: what is not read any more may not lie below one.
         let settled = std::mem::take(&mut self.slots).into_iter().filter(|(_, slot)| slot.is_settled);
         self.settled_before.extend(settled.map(|(id, _)| id));
-        for event in self.waiting.drain(..) {
-            // One that blocks stays owed by its row, and may never come back: neither its type nor the order may be
-            // wanted any more.
-            if let Some(row) = self.owed.get(&event.id) {
-                self.due.insert((row.due, event.id));
-            }
-        }
+        self.waiting.clear();
+        self.parked.clear();
+        self.ready.clear();
+        // One that blocked stays owed by its row, and may never come back: neither its type nor the order may be
+        // wanted any more.
+        self.line_up();
         self.read_to = self.position;
         self.is_behind = true;
     }
 
+    /// Whether it is a replay's that was cancelled.
+    fn is_cancelled(&self) -> bool {
+        self.replay.as_ref().is_some_and(|replay| replay.is_cancelled)
+    }
+
     /// Nothing is left to do, to remember or to wait for.
-    pub fn is_idle(&self) -> bool {
-        self.is_settled() && self.owed.is_empty() && matches!(self.health, Health::Sound { failing: None })
+    pub fn is_idle(&self, receiver: &Receiver) -> bool {
+        self.is_settled() && self.owed.is_empty() && receiver.health == Health::default()
     }
 
     /// Every matching event that was routed is settled or owed by a row.
@@ -217,45 +344,65 @@ impl Lane {
 
     /// The position as the ledger keeps it; none when `settled_tail` says it all.
     pub fn row(&self) -> Option<PositionRow> {
-        if self.is_settled() {
-            return None;
-        }
+        (!self.is_settled()).then(|| self.place())
+    }
+
+    /// The position and what is settled above it.
+    pub fn place(&self) -> PositionRow {
         let settled = self.slots.iter().filter(|(_, slot)| slot.is_settled).map(|(id, _)| *id);
         let mut settled: Vec<EventId> = settled.chain(self.settled_before.iter().copied()).collect();
         settled.sort_unstable();
         settled.dedup();
-        Some(PositionRow { position: self.position, settled })
+        PositionRow { position: self.position, settled }
     }
 
-    /// Attempts that may be in flight now.
-    fn window(&self, now: Timestamp) -> usize {
-        usize::from(self.health.window(self.subscription.in_flight_max(), now))
-    }
-
-    /// The front of the queue, unless it blocks until later.
-    fn fresh_is_ready(&self, now: Timestamp) -> bool {
+    /// Whether an event waits for its first attempt, or is the next of a strict lane, and may have it now.
+    fn fresh_is_ready(&mut self, now: Timestamp) -> bool {
+        while let Some(front) = self.ready.front().copied()
+            && !self.keys.is_free(front)
+        {
+            self.ready.pop_front();
+            self.parked.insert(front);
+        }
+        if !self.ready.is_empty() {
+            return true;
+        }
+        // An earlier event of its order may be owed again by hand.
+        while let Some(front) = self.waiting.pop_front_if(|front| !self.keys.is_free(front.id)) {
+            self.parked.insert(front.id);
+        }
         let Some(front) = self.waiting.front() else { return false };
         self.owed.get(&front.id).is_none_or(|row| row.due <= now)
     }
 
+    /// The first owed event that is due.
+    fn first_due(&mut self, now: Timestamp) -> Option<(Timestamp, EventId)> {
+        // One that must wait for others of its order comes back when they have ended.
+        while let Some((_, event)) = self.due.first().copied()
+            && !self.keys.is_free(event)
+        {
+            self.due.pop_first();
+        }
+        self.due.first().filter(|(due, _)| *due <= now).copied()
+    }
+
     /// What the lane may attempt now. The caller starts it, or gives it back.
-    pub fn pick(&mut self, now: Timestamp) -> Option<Pick> {
-        let is_active = self.subscription.standing == Standing::Active;
-        let per_minute = self.subscription.rate_per_minute();
-        if !is_active || self.in_flight.len() >= self.window(now) || self.rate.ready_at(per_minute) > now {
+    pub fn pick(&mut self, receiver: &Receiver, now: Timestamp) -> Option<Pick> {
+        let is_too_early = |replay: &Replaying| replay.is_cancelled || replay.ready_at() > now;
+        if !receiver.has_room(now) || self.replay.as_ref().is_some_and(is_too_early) {
             return None;
         }
-        let retry = self.due.first().filter(|(due, _)| *due <= now).copied();
+        let retry = self.first_due(now);
         let fresh = self.fresh_is_ready(now);
         match retry {
             Some((due, event)) if self.prefers_retry || !fresh => {
                 self.due.remove(&(due, event));
                 self.prefers_retry = false;
-                Some(Pick::Owed(event))
+                Some(Pick::Stored(event))
             }
             _ if fresh => {
                 self.prefers_retry = true;
-                self.waiting.pop_front().map(Pick::Fresh)
+                self.ready.pop_front().map(Pick::Stored).or_else(|| self.waiting.pop_front().map(Pick::Fresh))
             }
             _ => None,
         }
@@ -265,20 +412,27 @@ impl Lane {
     pub fn unpick(&mut self, pick: Pick) {
         match pick {
             Pick::Fresh(event) => self.waiting.push_front(event),
-            Pick::Owed(event) => self.owe_again(event),
-        }
-    }
-
-    fn owe_again(&mut self, event: EventId) {
-        if let Some(row) = self.owed.get(&event) {
-            self.due.insert((row.due, event));
+            Pick::Stored(event) => match self.owed.get(&event) {
+                Some(row) => drop(self.due.insert((row.due, event))),
+                None => self.ready.push_front(event),
+            },
         }
     }
 
     /// Notes an attempt that starts.
     pub fn start(&mut self, flight: Flight) {
-        self.rate.count(self.subscription.rate_per_minute(), flight.started);
+        if let Some(replay) = &mut self.replay {
+            replay.rate.count(replay.per_minute, flight.started);
+        }
+        self.keys.start(flight.event.id);
         self.in_flight.insert(flight.event.id, flight);
+    }
+
+    /// Takes back an attempt that has ended; its event is closed or owed next.
+    pub fn land(&mut self, event: EventId) -> Option<Flight> {
+        let flight = self.in_flight.remove(&event)?;
+        self.keys.end(event);
+        Some(flight)
     }
 
     /// The number of the next attempt of an event.
@@ -286,30 +440,61 @@ impl Lane {
         self.owed.get(&event).map_or(0, |row| row.attempts) + 1
     }
 
-    /// An attempt has ended for good: delivered, dead or expired. True when a row must go.
+    /// A delivery has ended: delivered, dead, cancelled or expired. True when a row must go.
     pub fn close(&mut self, event: EventId) -> bool {
+        if let Some(replay) = &mut self.replay {
+            replay.done += 1;
+        }
+        self.end(event)
+    }
+
+    fn end(&mut self, event: EventId) -> bool {
         let had_row = self.owed.remove(&event).is_some_and(|row| {
             self.due.remove(&(row.due, event));
             true
         });
+        let next = self.keys.leave(event);
+        self.release(next);
         self.settle(event);
         had_row
     }
 
     /// An attempt has failed and is to be repeated.
-    pub fn owe(&mut self, event: LogEvent, row: RetryRow, passes_stuck: bool) {
+    pub fn owe(&mut self, event: LogEvent, row: RetryRow, now: Timestamp, passes_stuck: bool) {
         let id = event.id;
-        let blocks = self.is_strict() && !passes_stuck && self.is_open(id);
-        if blocks && self.slots.contains_key(&id) {
-            // Not settled: the position stays below it, and it is the next to be attempted.
-            self.put_back(event);
-        } else {
-            self.due.insert((row.due, id));
-        }
         self.owed.insert(id, row);
-        if !blocks {
-            self.settle(id);
+        if self.is_strict() && !passes_stuck && self.is_open(id) {
+            // Not settled: the position stays below it, and it is the next to be attempted.
+            if self.slots.contains_key(&id) {
+                self.put_back(event);
+            } else {
+                self.due.insert((row.due, id));
+            }
+            return;
         }
+        self.settle(id);
+        let Some(key) = self.keys.key_of(id) else {
+            self.due.insert((row.due, id));
+            return;
+        };
+        for later in self.keys.behind(id) {
+            if !self.owed.contains_key(&later)
+                && !self.in_flight.contains_key(&later)
+                && let Some(created) = self.slots.get(&later).map(|slot| slot.created)
+            {
+                self.parked.remove(&later);
+                self.ready.retain(|known| *known != later);
+                self.waiting.retain(|known| known.id != later);
+                self.hold(later, created, now);
+            }
+        }
+        let next = self.keys.free_front(key);
+        self.release(next);
+    }
+
+    /// When an event above the position that was read was created.
+    pub fn created_of(&self, event: EventId) -> Option<Timestamp> {
+        self.slots.get(&event).map(|slot| slot.created)
     }
 
     /// Whether an event keeps the position below it.
@@ -317,16 +502,6 @@ impl Lane {
         match self.slots.get(&event) {
             Some(slot) => !slot.is_settled,
             None => event > self.position.id && !self.settled_before.contains(&event),
-        }
-    }
-
-    /// An attempt has ended without a verdict on its event, which is to be attempted as if it had not been.
-    pub fn give_back(&mut self, flight: Flight) {
-        let id = flight.event.id;
-        if self.slots.get(&id).is_some_and(|slot| !slot.is_settled) {
-            self.put_back(flight.event);
-        } else {
-            self.owe_again(id);
         }
     }
 
@@ -342,9 +517,18 @@ impl Lane {
             self.due.remove(&(before.due, event));
             // Who has asked may not know of the last attempt yet.
             row.attempts = row.attempts.max(before.attempts);
+            row.key = row.key.or(before.key);
+        } else if let Some(replay) = &mut self.replay {
+            replay.done = replay.done.saturating_sub(1);
         }
         self.owed.insert(event, row);
-        if self.waiting.iter().all(|known| known.id != event) && !self.in_flight.contains_key(&event) {
+        if self.in_flight.contains_key(&event) {
+            return row;
+        }
+        if let Some(key) = row.key.filter(|_| self.subscription.wishes.ordering == Ordering::Key) {
+            self.keys.enter(event, key);
+        }
+        if self.waiting.iter().all(|known| known.id != event) && self.keys.is_free(event) {
             self.due.insert((row.due, event));
         }
         row
@@ -374,11 +558,17 @@ impl Lane {
 
     /// Moves over events that have expired and were never attempted; `to` is the last of them.
     pub fn pass_expired(&mut self, to: Position) {
-        let is_over = |event: &&LogEvent| event.created <= to.created && event.id <= to.id && !self.owed.contains_key(&event.id);
-        let expired: BTreeSet<EventId> = self.waiting.iter().filter(is_over).map(|event| event.id).collect();
+        let is_over = |event: &EventId, created: Timestamp| created <= to.created && *event <= to.id && !self.owed.contains_key(event);
+        let waiting = self.waiting.iter().map(|event| (event.id, event.created));
+        let parked = self.parked.iter().chain(&self.ready);
+        let parked = parked.filter_map(|event| Some((*event, self.slots.get(event)?.created)));
+        let expired = waiting.chain(parked).filter(|(event, created)| is_over(event, *created));
+        let expired: BTreeSet<EventId> = expired.map(|(event, _)| event).collect();
         self.waiting.retain(|event| !expired.contains(&event.id));
+        self.ready.retain(|event| !expired.contains(event));
+        self.parked.retain(|event| !expired.contains(event));
         for event in expired {
-            self.settle(event);
+            self.end(event);
         }
         if self.slots.is_empty() {
             self.read_to = self.read_to.max(to);
@@ -394,37 +584,31 @@ impl Lane {
         self.owed.iter().filter_map(is_over).collect()
     }
 
-    /// Events that were read and wait for their first attempt.
+    /// Events that were read and wait for their first attempt, and not for others of their order.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.ready.len()
     }
 
     /// When the lane could start something that it cannot start now.
-    pub fn wakes_at(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.subscription.standing != Standing::Active || self.health == Health::GivenUp {
+    pub fn wakes_at(&self, receiver: &Receiver, now: Timestamp) -> Option<Timestamp> {
+        if !receiver.is_open() || self.is_cancelled() {
             return None;
         }
         let retry = self.due.first().map(|(due, _)| *due);
-        let fresh = self.waiting.front().map(|front| self.owed.get(&front.id).map_or(now, |row| row.due));
+        let waiting = self.waiting.front().map(|front| self.owed.get(&front.id).map_or(now, |row| row.due));
+        let fresh = self.ready.front().map(|_| now).or(waiting);
         let work = match (retry, fresh) {
             (Some(retry), Some(fresh)) => Some(retry.min(fresh)),
             (retry, fresh) => retry.or(fresh),
         }?;
-        let allowed = self.rate.ready_at(self.subscription.rate_per_minute());
-        let probed = self.health.wakes_at().unwrap_or_default();
+        let slowed = self.replay.as_ref().map(Replaying::ready_at).unwrap_or_default();
         // What is ready now waits for room, which is not a matter of time.
-        Some(work.max(allowed).max(probed)).filter(|time| *time > now)
+        Some(work.max(receiver.ready_at()).max(slowed)).filter(|time| *time > now)
     }
 
     /// Owed events above the position that are not settled: those that block.
     pub fn owed_above(&self) -> usize {
         let is_settled = |event: &EventId| self.settled_before.contains(event) || self.slots.get(event).is_some_and(|slot| slot.is_settled);
         self.owed.keys().filter(|event| **event > self.position.id && !is_settled(event)).count()
-    }
-
-    /// Whether its receiver must not hold up others.
-    pub fn is_slow(&self, now: Timestamp) -> bool {
-        let is_hanging = || self.in_flight.values().any(|flight| now.since(flight.started) > std::time::Duration::from_secs(1));
-        self.health.is_slow() || is_hanging()
     }
 }

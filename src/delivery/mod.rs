@@ -6,10 +6,12 @@
 mod alerts;
 pub mod core;
 mod engine;
+mod keys;
 mod lane;
 mod matcher;
 mod permits;
 mod rate;
+mod receiver;
 mod recorder;
 
 pub use self::alerts::Alert;
@@ -48,6 +50,7 @@ mod tests {
             secret: Secret([7; 32]),
             previous: None,
             consent: None,
+            resumes: 0,
             standing: Standing::Active,
             health: Health::default(),
             created: Timestamp::from_micros(1),

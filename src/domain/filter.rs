@@ -93,6 +93,21 @@ impl TypeFilter {
         self.patterns.iter().map(|pattern| (pattern.text.as_str(), pattern.is_prefix))
     }
 
+    /// The filter that takes what both take; none when that is nothing.
+    #[must_use]
+    pub fn narrowed_to(&self, other: &Self) -> Option<Self> {
+        let own = |pattern: &Pattern| pattern.text.starts_with(OWN_PREFIX);
+        let mut patterns: Vec<Pattern> = match (self.is_everything(), other.is_everything()) {
+            (true, true) => return Some(Self::default()),
+            (true, false) => other.patterns.iter().filter(|pattern| !own(pattern)).cloned().collect(),
+            (false, true) => self.patterns.iter().filter(|pattern| !own(pattern)).cloned().collect(),
+            (false, false) => self.patterns.iter().flat_map(|one| other.patterns.iter().filter_map(|two| one.narrowed_to(two))).collect(),
+        };
+        patterns.sort();
+        patterns.dedup();
+        (!patterns.is_empty()).then_some(Self { patterns })
+    }
+
     /// The entries in one canonical order and spelling, joined by commas; equal filters have equal texts.
     #[must_use]
     pub fn canonical(&self) -> String {
@@ -127,6 +142,19 @@ impl Pattern {
         type_matches && self.version.as_deref().is_none_or(|wanted| wanted == version)
     }
 
+    /// What both take, if there is such a thing.
+    fn narrowed_to(&self, other: &Self) -> Option<Self> {
+        let (narrow, wide) =
+            if (self.text.len(), other.is_prefix) > (other.text.len(), self.is_prefix) { (self, other) } else { (other, self) };
+        let is_inside =
+            narrow.text == wide.text && narrow.is_prefix == wide.is_prefix || wide.is_prefix && narrow.text.starts_with(&wide.text);
+        let version = match (&self.version, &other.version) {
+            (Some(one), Some(two)) if one != two => return None,
+            (one, two) => one.clone().or_else(|| two.clone()),
+        };
+        is_inside.then(|| Self { version, ..narrow.clone() })
+    }
+
     fn canonical(&self) -> String {
         let star = if self.is_prefix { "*" } else { "" };
         match &self.version {
@@ -142,6 +170,21 @@ mod tests {
 
     fn filter(list: &str) -> TypeFilter {
         TypeFilter::parse_list(list).unwrap()
+    }
+
+    #[test]
+    fn a_filter_narrowed_to_another_takes_what_both_take() {
+        let filters =
+            ["", "claim.*", "claim.created", "claim.created@2", "claim.*@2", "claim.note.*", "policy.bound,claim.created", "lutine.*"];
+        let types = ["claim.created", "claim.note.added", "claim.closed", "policy.bound", "lutine.delivery.exhausted", "claim"];
+        let filter = |list: &str| if list.is_empty() { TypeFilter::default() } else { TypeFilter::parse_list(list).unwrap() };
+        for (left, right) in filters.iter().flat_map(|left| filters.map(|right| (filter(left), filter(right)))) {
+            let both = left.narrowed_to(&right);
+            for (kind, version) in types.iter().flat_map(|kind| ["1", "2"].map(|version| (kind, version))) {
+                let takes = |filter: &TypeFilter| filter.matches(kind, version);
+                assert_eq!(both.as_ref().is_some_and(takes), takes(&left) && takes(&right), "{left:?} {right:?} {kind}@{version}");
+            }
+        }
     }
 
     #[test]

@@ -55,7 +55,8 @@ impl Health {
     pub fn after_success(self, most: u16) -> Self {
         match self {
             Self::Sound { .. } => Self::default(),
-            Self::Probing { .. } | Self::GivenUp => Self::Recovering { window: 1, successes: 0 }.widened(most),
+            Self::Probing { .. } => Self::Recovering { window: 1, successes: 0 }.widened(most),
+            Self::GivenUp => Self::GivenUp,
             Self::Recovering { window, successes } => Self::Recovering { window, successes: successes.saturating_add(1) }.widened(most),
         }
     }
@@ -185,5 +186,6 @@ mod tests {
         assert!(matches!(health.after_failure(at(5 * 86_400 - 1)), Health::Probing { .. }));
         let given_up = health.after_failure(at(5 * 86_400));
         assert_eq!((given_up, given_up.window(16, at(u32::MAX.into()))), (Health::GivenUp, 0));
+        assert_eq!(given_up.after_success(16), Health::GivenUp, "an attempt that was under way ends well");
     }
 }

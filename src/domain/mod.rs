@@ -15,6 +15,7 @@ pub mod health;
 pub mod key;
 pub mod nearest;
 pub mod notification;
+pub mod ordering;
 pub mod profile;
 pub mod proxy;
 pub mod reference;

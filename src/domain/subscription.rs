@@ -21,23 +21,36 @@ impl fmt::Display for SubscriptionId {
     }
 }
 
-/// One event owed to one subscription: `{subscription}-{event}`.
+/// The number of a replay, counted from 1 over all subscriptions, never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplayId(pub u32);
+
+impl fmt::Display for ReplayId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// One event owed to one subscription: `{subscription}-{event}`, and once more by replay n: `{subscription}-{event}-r{n}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId {
     /// To whom.
     pub subscription: SubscriptionId,
     /// What.
     pub event: EventId,
+    /// By which replay; 0 = by none.
+    pub run: u32,
 }
 
 /// A text that is not a delivery id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a delivery id is the subscription's number, a hyphen and the event's, such as 12-1042")]
+#[error("a delivery id is the subscription's number, a hyphen and the event's, such as 12-1042, and -r7 behind it when replay 7 owes it")]
 pub struct ParseDeliveryIdError;
 
 impl fmt::Display for DeliveryId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}-{}", self.subscription, self.event)
+        write!(formatter, "{}-{}", self.subscription, self.event)?;
+        if self.run > 0 { write!(formatter, "-r{}", self.run) } else { Ok(()) }
     }
 }
 
@@ -46,12 +59,15 @@ impl FromStr for DeliveryId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let (subscription, event) = text.split_once('-').ok_or(ParseDeliveryIdError)?;
-        if !is_number(subscription) || !is_number(event) {
+        let (subscription, rest) = text.split_once('-').ok_or(ParseDeliveryIdError)?;
+        let (event, run) = rest.split_once("-r").unwrap_or((rest, "0"));
+        let is_first = run == "0" && rest == event;
+        if !is_number(subscription) || !is_number(event) || !is_number(run) || (run.starts_with('0') && !is_first) {
             return Err(ParseDeliveryIdError);
         }
+        let run = run.parse().map_err(|_| ParseDeliveryIdError)?;
         let subscription = subscription.parse().map(SubscriptionId).map_err(|_| ParseDeliveryIdError)?;
-        Ok(Self { subscription, event: event.parse().map(EventId).map_err(|_| ParseDeliveryIdError)? })
+        Ok(Self { subscription, event: event.parse().map(EventId).map_err(|_| ParseDeliveryIdError)?, run })
     }
 }
 
@@ -240,6 +256,8 @@ pub struct Subscription {
     pub standing: Standing,
     /// How its receiver did when that was last written down.
     pub health: Health,
+    /// How often a person has resumed it: what is reported of its receiver from before that does not count any more.
+    pub resumes: u32,
     /// When it was created.
     pub created: Timestamp,
 }
@@ -398,6 +416,7 @@ impl Subscription {
         let is_stopped = matches!(self.standing, Standing::Paused | Standing::Disabled);
         self.standing = if waits && is_stopped { Standing::Unverified } else { Standing::Active };
         self.health = Health::default();
+        self.resumes = self.resumes.wrapping_add(1);
     }
 
     /// The standing that it has before anything was sent: unverified when its receiver must consent first.
@@ -416,10 +435,28 @@ mod tests {
 
     #[test]
     fn a_delivery_id_reads_back_from_its_text() {
-        let id = DeliveryId { subscription: SubscriptionId(12), event: EventId(1042) };
-        assert_eq!(id.to_string(), "12-1042");
-        assert_eq!("12-1042".parse(), Ok(id));
-        for text in ["", "12", "12-", "-1042", "12-1042-1", "+1-2", "1-+2", "4294967296-1", "a-b"] {
+        let id = DeliveryId { subscription: SubscriptionId(12), event: EventId(1042), run: 0 };
+        for (text, id) in [("12-1042", id), ("12-1042-r7", DeliveryId { run: 7, ..id })] {
+            assert_eq!(id.to_string(), text);
+            assert_eq!(text.parse(), Ok(id));
+        }
+        for text in [
+            "",
+            "12",
+            "12-",
+            "-1042",
+            "12-1042-1",
+            "+1-2",
+            "1-+2",
+            "4294967296-1",
+            "a-b",
+            "1-2-r",
+            "1-2-r0",
+            "1-2-r07",
+            "1-2-r4294967296",
+            "1-2-r7-r7",
+            "1-2-R7",
+        ] {
             assert_eq!(text.parse::<DeliveryId>(), Err(ParseDeliveryIdError), "{text}");
         }
     }
@@ -457,6 +494,7 @@ mod tests {
             consent: None,
             standing: if handshake == Handshake::Options { Standing::Unverified } else { Standing::Active },
             health: Health::default(),
+            resumes: 0,
             created: Timestamp::default(),
         }
     }

@@ -186,6 +186,16 @@ impl Call {
         Ok((self, bytes, permit))
     }
 
+    /// The body of a call that may come without one: JSON, or nothing.
+    pub async fn read_optional_json(self, bytes_max: usize) -> Result<(Self, Bytes), Fault> {
+        let is_said = self.head.headers.contains_key(CONTENT_TYPE);
+        if is_said {
+            self.require_json()?;
+        }
+        let (call, bytes) = self.read_body(bytes_max, StatusCode::PAYLOAD_TOO_LARGE).await?;
+        if is_said || bytes.is_empty() { Ok((call, bytes)) } else { Err(Fault::content_type("application/json")) }
+    }
+
     /// The body of an administrative call.
     pub async fn read_json<T: DeserializeOwned>(self) -> Result<(Self, T), Fault> {
         self.require_json()?;

@@ -14,11 +14,13 @@ use crate::service::deliveries::{DeliveriesError, DeliveryError};
 use crate::service::events::{PageError, PublishError, SampleError};
 use crate::service::keys::{AuthenticateError, CreateKeyError};
 use crate::service::notifications::LinkError;
+use crate::service::replays::ReplayRequestError;
 use crate::service::signing_keys::SigningKeyError;
 use crate::service::subscriptions::{TestError, WishError};
 use crate::service::tokens::{IssueError, TokenRefusal};
 use crate::store::{
-    AppendError, ClientError as StoredClientError, CompanyError, KeyError, LedgerBusy, ReadError, SubscriptionError, TokenKeyError,
+    AppendError, ClientError as StoredClientError, CompanyError, KeyError, LedgerBusy, ReadError, ReplayError, SubscriptionError,
+    TokenKeyError,
 };
 use crate::webhook::{ClientError, TargetError, TrustError};
 use crate::wire::events::ItemError;
@@ -467,11 +469,39 @@ impl From<DeliveryError> for Fault {
         match error {
             DeliveryError::Unknown => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
             DeliveryError::Expired => Self::new(StatusCode::GONE, "event_expired", detail),
+            DeliveryError::ReplayCancelled => Self::new(StatusCode::CONFLICT, "replay_ended", detail),
             DeliveryError::Ended(..) => Self::new(StatusCode::CONFLICT, "delivery_ended", detail),
-            DeliveryError::Waiting => Self::new(StatusCode::CONFLICT, "delivery_waiting", detail),
+            DeliveryError::Waiting | DeliveryError::Held => Self::new(StatusCode::CONFLICT, "delivery_waiting", detail),
             DeliveryError::UnderWay => Self::new(StatusCode::CONFLICT, "delivery_under_way", detail).after(1),
             DeliveryError::Read(error) => error.into(),
             DeliveryError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReplayError> for Fault {
+    fn from(error: ReplayError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ReplayError::Unknown => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
+            ReplayError::TooMany => Self::new(StatusCode::CONFLICT, "too_many_replays", detail),
+            ReplayError::Ended(_) => Self::new(StatusCode::CONFLICT, "replay_ended", detail),
+            ReplayError::Busy(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReplayRequestError> for Fault {
+    fn from(error: ReplayRequestError) -> Self {
+        let detail = error.to_string();
+        let at = |pointer: String, code| Self { pointer: Some(pointer), ..Self::bad_request(code, detail.clone()) };
+        match error {
+            ReplayRequestError::Cursor(pointer, error) => Self { pointer: Some(pointer.to_owned()), ..error.into() },
+            ReplayRequestError::NoSuchEvent { place, .. } => at(format!("/ids/{place}"), "unknown_event"),
+            ReplayRequestError::NotTaken { place, .. } => at(format!("/ids/{place}"), "invalid_member"),
+            ReplayRequestError::TooMany => at("/state".to_owned(), "too_many_deliveries"),
+            ReplayRequestError::Read(error) => error.into(),
+            ReplayRequestError::Replay(error) => error.into(),
         }
     }
 }

@@ -10,7 +10,9 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::api::{clients, companies, deliveries, egress, events, handshakes, keys, notifications, publish, subscriptions, system};
+use super::api::{
+    clients, companies, deliveries, egress, events, handshakes, keys, notifications, publish, replays, subscriptions, system,
+};
 use super::call::Call;
 use super::fault::Fault;
 use super::gate::{Access, OpenCall, Route, guarded, open};
@@ -98,6 +100,14 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("GET /api/v1/webhooks/public-key", Access::Key(SubscriptionsRead, Read), handshakes::public_key)
         .open("GET /api/v1/webhooks/consent/{token}", Access::Open, handshakes::consent)
         .open("POST /api/v1/webhooks/consent/{token}", Access::Open, handshakes::consent)
+        .guarded(
+            "POST /api/v1/webhooks/subscriptions/{id}/rotate-secret",
+            Access::Key(SubscriptionsWrite, Write),
+            subscriptions::rotate_secret,
+        )
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/replay", Access::Key(DeliveriesReplay, Write), replays::start)
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/retry", Access::Key(DeliveriesReplay, Write), deliveries::retry_all)
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/discard", Access::Key(DeliveriesReplay, Write), deliveries::discard_all)
         .guarded("GET /api/v1/webhooks/subscriptions/{id}/deliveries", Access::Key(DeliveriesRead, Read), deliveries::list)
         .guarded("GET /api/v1/deliveries/{id}", Access::Key(DeliveriesRead, Read), deliveries::get)
         .guarded("POST /api/v1/deliveries/{id}/retry", Access::Key(DeliveriesReplay, Write), deliveries::retry)
@@ -107,6 +117,9 @@ pub(super) fn router(services: &Services) -> Router {
             Access::Key(EventsRead, Read),
             notifications::get,
         )
+        .guarded("GET /api/v1/replays", Access::Key(DeliveriesRead, Read), replays::list)
+        .guarded("GET /api/v1/replays/{id}", Access::Key(DeliveriesRead, Read), replays::get)
+        .guarded("POST /api/v1/replays/{id}/cancel", Access::Key(DeliveriesReplay, Write), replays::cancel)
         .guarded("POST /api/v1/admin/companies", Access::Key(Admin, AdminBucket), companies::create)
         .guarded("GET /api/v1/admin/companies", Access::Key(Admin, AdminBucket), companies::list)
         .guarded("POST /api/v1/admin/keys", Access::Key(Admin, AdminBucket), keys::create)

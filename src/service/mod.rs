@@ -19,6 +19,7 @@ pub mod key_text;
 pub mod keys;
 pub mod notifications;
 pub mod rates;
+pub mod replays;
 pub mod signing_keys;
 pub mod subscriptions;
 pub mod tokens;
@@ -37,6 +38,7 @@ use self::events::EventService;
 use self::issuers::Issuers;
 use self::keys::KeyService;
 use self::notifications::NotificationService;
+use self::replays::ReplayService;
 use self::subscriptions::{Deliverer, SubscriptionService};
 use self::tokens::TokenService;
 use crate::catalog::Catalog;
@@ -94,6 +96,8 @@ pub struct Parts {
     pub notifications: NotificationService,
     /// Room for bodies with snapshots, a permit each; who finds none waits.
     pub large_bodies: Arc<Semaphore>,
+    /// Replays.
+    pub replays: ReplayService,
 }
 
 /// Bodies with snapshots that are in memory at the same time, each at most `limits.snapshot_body_bytes_max`.
@@ -121,6 +125,7 @@ impl Services {
         let deliveries = DeliveryService::new(store.clone(), Arc::clone(&subscriptions));
         let notifications = NotificationService::new(store.clone());
         let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES_MAX));
+        let replays = ReplayService::new(store.clone(), foundations.engine.clone());
         Ok(Self(Arc::new(Parts {
             events,
             companies,
@@ -130,6 +135,7 @@ impl Services {
             subscriptions,
             deliveries,
             notifications,
+            replays,
             large_bodies,
             foundations,
         })))

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use base64::Engine as _;
@@ -18,9 +19,9 @@ use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::{EventId, EventVersion, NewEvent};
 use crate::domain::profile::SignatureForm;
-use crate::domain::subscription::{Auth, DeliveryId, LaneStatus, Secret, Standing, Subscription, SubscriptionId, Wishes};
+use crate::domain::subscription::{Auth, DeliveryId, LaneStatus, ReplayId, Secret, Standing, Subscription, SubscriptionId, Wishes};
 use crate::domain::time::Timestamp;
-use crate::store::{Actor, AppendError, ReadError, RetryRow, SecretError, Store, SubscriptionChange, SubscriptionError, random};
+use crate::store::{Actor, AppendError, ReadError, Replay, RetryRow, SecretError, Store, SubscriptionChange, SubscriptionError, random};
 use crate::webhook::{Origin, Origins, RsaKeyError, Sender, Target, TargetError, UrlError, check_url};
 
 /// What is told or asked, when it is done.
@@ -36,6 +37,12 @@ pub trait Deliverer: Debug + Send + Sync {
     fn deleted(&self, company: CompanyId, id: SubscriptionId) -> Telling<'_, ()>;
     /// A delivery is owed by hand.
     fn owed(&self, delivery: DeliveryId, row: RetryRow) -> Telling<'_, ()>;
+    /// Dead letters are owed by hand.
+    fn revived(&self, rows: Vec<(DeliveryId, RetryRow)>) -> Telling<'_, ()>;
+    /// A replay was asked for.
+    fn replay(&self, replay: Replay) -> Telling<'_, ()>;
+    /// A replay was cancelled.
+    fn replay_cancelled(&self, subscription: SubscriptionId, replay: ReplayId) -> Telling<'_, ()>;
     /// Stops owing a delivery; false when it is not owed, or is being attempted at the moment.
     fn discard(&self, delivery: DeliveryId) -> Telling<'_, bool>;
     /// How a lane stands; none when it has nothing to do.
@@ -159,6 +166,7 @@ impl SubscriptionService {
             secret: Secret([0; 32]),
             previous: None,
             consent: None,
+            resumes: 0,
             standing: Standing::Active,
             health: crate::domain::health::Health::default(),
             created: Timestamp::default(),
@@ -264,6 +272,22 @@ impl SubscriptionService {
         Ok(changed)
     }
 
+    /// Gives a subscription another secret. For `overlap` from now on its webhooks are signed with the one before, too.
+    /// None when there is no such subscription.
+    ///
+    /// # Errors
+    /// See [`WishError`].
+    pub async fn rotate_secret(
+        &self,
+        company: CompanyId,
+        id: SubscriptionId,
+        overlap: Duration,
+        actor: &Actor,
+    ) -> Result<Option<Arc<Subscription>>, WishError> {
+        let rotated = SubscriptionChange::Rotate { secret: Secret(random()?), until: self.store.now().after(overlap) };
+        self.apply(company, id, rotated, actor).await
+    }
+
     /// Deletes a subscription. False when there is no such one.
     ///
     /// # Errors
@@ -293,19 +317,38 @@ impl SubscriptionService {
             occurred_at: None,
         };
         let receipt = self.store.append(self.store.prepare(subscription.company, &event))?.await?;
-        let delivery = DeliveryId { subscription: subscription.id, event: receipt.id };
-        let row = RetryRow { attempts: 0, due: self.store.now(), created: receipt.created };
-        self.owe(delivery, row, actor, "subscription.test").await?;
+        let delivery = DeliveryId { subscription: subscription.id, event: receipt.id, run: 0 };
+        let row = RetryRow { attempts: 0, due: self.store.now(), created: receipt.created, key: None };
+        self.owe(delivery, row, actor, "subscription.test", "").await?;
         Ok(delivery)
     }
 
     /// Owes a delivery by hand: in the ledger first.
-    pub(super) async fn owe(&self, delivery: DeliveryId, row: RetryRow, actor: &Actor, act: &str) -> Result<(), SubscriptionError> {
-        self.store.write_rows(vec![(delivery, crate::store::DeliveryRow::Retry(row))], Some(actor), act).await?;
+    pub(super) async fn owe(
+        &self,
+        delivery: DeliveryId,
+        row: RetryRow,
+        actor: &Actor,
+        act: &str,
+        reason: &str,
+    ) -> Result<(), SubscriptionError> {
+        self.store.write_row(delivery, crate::store::DeliveryRow::Retry(row), actor, act, reason).await?;
         if let Some(engine) = &self.engine {
             engine.owed(delivery, row).await;
         }
         Ok(())
+    }
+
+    /// Tells the engine of dead letters that are owed again.
+    pub(super) async fn revived(&self, rows: Vec<(DeliveryId, RetryRow)>) {
+        if let Some(engine) = &self.engine {
+            engine.revived(rows).await;
+        }
+    }
+
+    /// How many deliveries a subscription is owed by rows.
+    pub(super) async fn owed(&self, id: SubscriptionId) -> Result<usize, ReadError> {
+        Ok(self.lane(id).await?.map_or(0, |lane| lane.owed))
     }
 
     /// Stops owing a delivery in the engine; true when it is not owed there (any more).
@@ -322,7 +365,7 @@ impl SubscriptionService {
         }
         let mut state = self.store.delivery_state()?;
         let Some(subscription) = self.store.subscription(id) else { return Ok(None) };
-        let retries = state.retries.remove(&id).unwrap_or_default();
+        let retries = state.retries.remove(&(id, 0)).unwrap_or_default();
         let row = state.positions.remove(&id);
         let position = row.as_ref().map_or(state.settled_tail, |row| row.position);
         let is_settled = |event: &EventId| row.as_ref().is_some_and(|row| row.settled.contains(event));

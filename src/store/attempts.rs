@@ -15,14 +15,15 @@ use redb::{
 use tracing::info;
 use twox_hash::XxHash3_64;
 
+use super::deliveries::{ATTEMPT_BATCH, EventRun};
 use super::disk::{Disk, OpenMode};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, SETTINGS};
 use super::live::existing;
 use super::open::OpenError;
 use super::records::{self, AttemptFileRecord, AttemptFileState, AttemptRecord, AttemptSpan, SegmentMeta};
 use super::sealed::open_database;
 use super::tables::META;
-use super::{Inner, StorageFault, Store};
+use super::{Inner, ReadError, StorageFault, Store};
 use crate::domain::event::EventId;
 use crate::domain::retry::ErrorClass;
 use crate::domain::subscription::{DeliveryId, SubscriptionId};
@@ -84,7 +85,7 @@ fn file_name(number: u64) -> String {
 }
 
 fn key_of(row: &AttemptRow) -> AttemptKey {
-    (row.delivery.subscription.0, row.delivery.event.0, 0, row.number)
+    (row.delivery.subscription.0, row.delivery.event.0, row.delivery.run, row.number)
 }
 
 fn checksum(key: AttemptKey, record: &[u8]) -> u64 {
@@ -94,7 +95,7 @@ fn checksum(key: AttemptKey, record: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, record)
 }
 
-fn pack(row: &AttemptRow) -> Result<Vec<u8>, StorageFault> {
+fn pack(row: &AttemptRow, batch: u64) -> Result<Vec<u8>, StorageFault> {
     let record = AttemptRecord {
         started_us: row.started.as_micros(),
         duration_us: u64::try_from(row.duration.as_micros()).unwrap_or(u64::MAX),
@@ -111,6 +112,7 @@ fn pack(row: &AttemptRow) -> Result<Vec<u8>, StorageFault> {
         kind: row.kind.clone(),
         event_created_us: row.event_created.as_micros(),
         delivered: row.delivered,
+        batch: Some(batch),
     };
     let record = records::encode(&record)?;
     let mut packed = checksum(key_of(row), &record).to_le_bytes().to_vec();
@@ -119,8 +121,9 @@ fn pack(row: &AttemptRow) -> Result<Vec<u8>, StorageFault> {
 }
 
 fn unpack(file: u64, key: AttemptKey, packed: &[u8]) -> Result<AttemptRow, StorageFault> {
-    let (subscription, event, _, number) = key;
-    let damaged = || StorageFault::Record(format!("{}, attempt {number} of delivery {subscription}-{event}", file_name(file)));
+    let (subscription, event, run, number) = key;
+    let delivery = DeliveryId { subscription: SubscriptionId(subscription), event: EventId(event), run };
+    let damaged = || StorageFault::Record(format!("{}, attempt {number} of delivery {delivery}", file_name(file)));
     let (sum, record) = packed.split_first_chunk::<8>().ok_or_else(damaged)?;
     if u64::from_le_bytes(*sum) != checksum(key, record) {
         return Err(damaged());
@@ -132,7 +135,7 @@ fn unpack(file: u64, key: AttemptKey, packed: &[u8]) -> Result<AttemptRow, Stora
     };
     let class = |text: String| ErrorClass::ALL.into_iter().find(|class| class.as_str() == text).ok_or_else(damaged);
     Ok(AttemptRow {
-        delivery: DeliveryId { subscription: SubscriptionId(subscription), event: EventId(event) },
+        delivery,
         number,
         started: Timestamp::from_micros(record.started_us),
         duration: Duration::from_micros(record.duration_us),
@@ -150,17 +153,18 @@ fn unpack(file: u64, key: AttemptKey, packed: &[u8]) -> Result<AttemptRow, Stora
 }
 
 /// The span of `before` and more attempts.
-fn widen(before: Option<AttemptSpan>, rows: &BTreeMap<AttemptKey, (Timestamp, Vec<u8>)>) -> Option<AttemptSpan> {
+fn widen(before: Option<AttemptSpan>, rows: &BTreeMap<AttemptKey, (Timestamp, Vec<u8>)>, batch: u64) -> Option<AttemptSpan> {
     rows.iter().fold(before, |span, (key, (started, packed))| {
         let (at, event, bytes) = (started.as_micros(), key.1, packed.len() as u64);
         Some(match span {
-            None => AttemptSpan { first_us: at, last_us: at, first_event: event, last_event: event, bytes },
+            None => AttemptSpan { first_us: at, last_us: at, first_event: event, last_event: event, bytes, batch: Some(batch) },
             Some(span) => AttemptSpan {
                 first_us: span.first_us.min(at),
                 last_us: span.last_us.max(at),
                 first_event: span.first_event.min(event),
                 last_event: span.last_event.max(event),
                 bytes: span.bytes + bytes,
+                batch: Some(batch),
             },
         })
     })
@@ -198,12 +202,22 @@ impl std::fmt::Debug for Reading {
     }
 }
 
+#[derive(Debug, Default)]
+struct Writing {
+    /// The open file has commits since the last empty one.
+    is_unsettled: bool,
+    /// The number of the last commit.
+    batch: u64,
+}
+
 /// The files of the attempt log. Who reads holds the list; a file changes its state while nobody does.
 #[derive(Debug, Default)]
 pub(super) struct AttemptLog {
     files: RwLock<Files>,
-    /// Held by whoever changes the files; whether the open one has commits since the last empty one.
-    writing: Mutex<bool>,
+    /// Held by whoever changes the files.
+    writing: Mutex<Writing>,
+    /// The attempts that the ledger did not come to know of.
+    unjudged: Vec<AttemptRow>,
     reading: Mutex<Reading>,
 }
 
@@ -216,7 +230,7 @@ impl AttemptLog {
         self.files.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn writing(&self) -> MutexGuard<'_, bool> {
+    fn writing(&self) -> MutexGuard<'_, Writing> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -236,6 +250,11 @@ impl AttemptLog {
             reading.0.pop_front();
         }
         Ok(database)
+    }
+
+    /// The attempts of the last commits, as they were found at the start, if the ledger does not know what came of them.
+    pub fn unjudged(&self) -> Vec<AttemptRow> {
+        self.unjudged.clone()
     }
 
     /// The paths of all files.
@@ -356,7 +375,40 @@ pub(super) fn open(disk: &dyn Disk, ledger: &Ledger, epoch: u32) -> Result<Attem
         disk.remove(&format!("attempts/{file}")).map_err(StorageFault::from)?;
         disk.sync_folder("attempts").map_err(StorageFault::from)?;
     }
-    Ok(AttemptLog { files: RwLock::new(files), ..AttemptLog::default() })
+    let known = judged_batch(ledger)?;
+    let mut unjudged = Vec::new();
+    let mut batch = known;
+    if let Some(OpenFile { number, database, span: Some(AttemptSpan { batch: Some(last), .. }) }) = &files.open
+        && *last > known
+    {
+        batch = *last;
+        unjudged = attempts_behind(*number, database, known)?;
+        info!(attempts = unjudged.len(), "{} attempts were made whose outcomes were not written down any more", unjudged.len());
+    }
+    let writing = Mutex::new(Writing { is_unsettled: false, batch });
+    Ok(AttemptLog { files: RwLock::new(files), writing, unjudged, ..AttemptLog::default() })
+}
+
+/// The last commit of attempts whose outcomes the ledger has.
+fn judged_batch(ledger: &Ledger) -> Result<u64, StorageFault> {
+    let transaction = ledger.read()?;
+    let Some(settings) = existing(transaction.open_table(SETTINGS))? else { return Ok(0) };
+    Ok(settings.get(ATTEMPT_BATCH)?.map_or(0, |batch| batch.value()))
+}
+
+/// The attempts of later commits: of several, when one crash came soon after the other.
+fn attempts_behind(file: u64, database: &Database, batch: u64) -> Result<Vec<AttemptRow>, StorageFault> {
+    let mut found = Vec::new();
+    for row in database.begin_read()?.open_table(ATTEMPTS)?.iter()? {
+        let (key, packed) = row?;
+        let record = packed.value().get(size_of::<u64>()..).unwrap_or_default();
+        // Damage is found and told by whoever reads the attempt.
+        let of = records::decode::<AttemptRecord>(record).ok().and_then(|record| record.batch);
+        if of.is_some_and(|of| of > batch) {
+            found.extend(unpack(file, key.value(), packed.value()));
+        }
+    }
+    Ok(found)
 }
 
 /// A file that may be read from.
@@ -392,23 +444,25 @@ impl View {
 
 impl Inner {
     /// Writes attempts; they are on disk when this returns.
-    pub(super) fn append_attempts(&self, attempts: &[AttemptRow]) -> Result<(), StorageFault> {
+    /// The number of their commit; none when there are none.
+    pub(super) fn append_attempts(&self, attempts: &[AttemptRow]) -> Result<Option<u64>, StorageFault> {
         if attempts.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let mut unsettled = self.attempts.writing();
+        let mut writing = self.attempts.writing();
+        let batch = writing.batch + 1;
         self.close_file_if_due()?;
         if self.attempts.files().open.is_none() {
             self.open_next_file()?;
         }
         let mut rows = BTreeMap::new();
         for row in attempts {
-            rows.insert(key_of(row), (row.started, pack(row)?));
+            rows.insert(key_of(row), (row.started, pack(row, batch)?));
         }
         let span = {
             let files = self.attempts.files();
             let Some(file) = &files.open else { return Err(StorageFault::Record("no file of the attempt log is open".to_owned())) };
-            let span = widen(file.span, &rows);
+            let span = widen(file.span, &rows, batch);
             let transaction = file.database.begin_write()?;
             {
                 let mut table = transaction.open_table(ATTEMPTS)?;
@@ -425,8 +479,8 @@ impl Inner {
         if let Some(file) = &mut self.attempts.files_mut().open {
             file.span = span;
         }
-        *unsettled = true;
-        Ok(())
+        *writing = Writing { is_unsettled: true, batch };
+        Ok(Some(batch))
     }
 
     fn open_next_file(&self) -> Result<(), StorageFault> {
@@ -506,14 +560,14 @@ impl Inner {
 
     /// All attempts of a delivery that are left, by number.
     pub(super) fn attempts_of(&self, id: DeliveryId) -> Result<Vec<AttemptRow>, StorageFault> {
-        let (subscription, event) = (id.subscription.0, id.event.0);
+        let (subscription, event, run) = (id.subscription.0, id.event.0, id.run);
         let mut attempts: BTreeMap<u32, AttemptRow> = BTreeMap::new();
         self.each_file(|file| {
             if event < file.span.first_event || event > file.span.last_event {
                 return Ok(false);
             }
             let view = file.view()?;
-            for row in view.attempts()?.range((subscription, event, 0, 0)..=(subscription, event, 0, u32::MAX))? {
+            for row in view.attempts()?.range((subscription, event, run, 0)..=(subscription, event, run, u32::MAX))? {
                 let (key, packed) = row?;
                 let attempt = unpack(file.number, key.value(), packed.value())?;
                 // A newer file has the later word.
@@ -525,36 +579,33 @@ impl Inner {
         Ok(attempts.into_values().collect())
     }
 
-    /// Events below `before` of which the subscription has attempts, newest first, at most `limit`.
-    pub(super) fn attempted_below(&self, id: SubscriptionId, before: EventId, limit: usize) -> Result<Vec<EventId>, StorageFault> {
-        let Some(last) = before.0.checked_sub(1) else { return Ok(Vec::new()) };
-        let mut events: BTreeSet<u64> = BTreeSet::new();
+    /// Events and runs below `before` of which the subscription has attempts, newest first, at most `limit`.
+    pub(super) fn attempted_below(&self, id: SubscriptionId, before: EventRun, limit: usize) -> Result<Vec<EventRun>, StorageFault> {
+        let mut found: BTreeSet<EventRun> = BTreeSet::new();
         // Files overlap in events: each is asked for what is newer than what would fall out anyway.
         self.each_file(|file| {
-            let is_late = events.len() >= limit && events.first().is_some_and(|oldest| *oldest >= file.span.last_event);
-            if is_late || file.span.first_event > last {
+            let is_late = found.len() >= limit && found.first().is_some_and(|(oldest, _)| oldest.0 > file.span.last_event);
+            if is_late || file.span.first_event > before.0.0 {
                 return Ok(false);
             }
             let view = file.view()?;
             let table = view.attempts()?;
-            let mut below = Some(last);
+            let mut below = before;
             let mut taken = 0;
-            while let Some(last) = below
-                && taken < limit
-                && (events.len() < limit || events.first().is_some_and(|oldest| *oldest < last))
-            {
-                let Some(row) = table.range((id.0, 0, 0, 0)..=(id.0, last, u32::MAX, u32::MAX))?.next_back() else { break };
-                let event = row?.0.value().1;
-                events.insert(event);
-                if events.len() > limit {
-                    events.pop_first();
+            while taken < limit && (found.len() < limit || found.first().is_some_and(|oldest| *oldest < below)) {
+                let (event, run) = below;
+                let Some(row) = table.range((id.0, 0, 0, 0)..(id.0, event.0, run, 0))?.next_back() else { break };
+                let (_, event, run, _) = row?.0.value();
+                below = (EventId(event), run);
+                found.insert(below);
+                if found.len() > limit {
+                    found.pop_first();
                 }
                 taken += 1;
-                below = event.checked_sub(1);
             }
             Ok(false)
         })?;
-        Ok(events.into_iter().rev().map(EventId).collect())
+        Ok(found.into_iter().rev().collect())
     }
 
     /// Reads every attempt; what is damaged is named.
@@ -575,14 +626,22 @@ impl Inner {
 }
 
 impl Store {
+    /// The greatest number that an attempt of a delivery has in the attempt log, 0 when it has none there.
+    ///
+    /// # Errors
+    /// When the bytes on disk are damaged or cannot be read.
+    pub fn attempts_made(&self, id: DeliveryId) -> Result<u32, ReadError> {
+        Ok(self.inner.attempts_of(id)?.last().map_or(0, |attempt| attempt.number))
+    }
+
     /// To be called when no outcomes have come for a while: an empty commit makes the next open instant.
     ///
     /// # Errors
     /// A fault of the storage, which has been reported and ends the store.
     pub fn settle_attempts(&self) -> Result<(), StorageFault> {
         let settle = || -> Result<(), StorageFault> {
-            let mut unsettled = self.inner.attempts.writing();
-            if std::mem::take(&mut *unsettled)
+            let mut writing = self.inner.attempts.writing();
+            if std::mem::take(&mut writing.is_unsettled)
                 && let Some(file) = &self.inner.attempts.files().open
             {
                 let mut transaction = file.database.begin_write()?;

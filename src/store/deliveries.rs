@@ -4,6 +4,7 @@
 //! attempt log tells of it.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -12,16 +13,21 @@ use super::attempts::AttemptRow;
 use super::ledger::{LedgerBusy, SETTINGS, record_act};
 use super::live::existing;
 use super::records::{self, ClosedRecord, DeadRecord, ExpiredRecord, PositionRecord, RetryRecord};
+use super::replays::{self, Replay, ReplayProgress, ReplayRows, ReplayState};
 use super::subscriptions::{self, SUBSCRIPTIONS, SubscriptionError};
 use super::{Actor, Inner, ReadError, StorageFault, Store};
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
 use crate::domain::health::Health;
-use crate::domain::subscription::{DeliveryId, Standing, SubscriptionId};
+use crate::domain::ordering::OrderKey;
+use crate::domain::subscription::{DeliveryId, ReplayId, Standing, SubscriptionId};
 use crate::domain::time::Timestamp;
 
 /// Number of a subscription → [`PositionRecord`].
 pub(super) const POSITIONS: TableDefinition<u32, &[u8]> = TableDefinition::new("positions");
+
+/// An event, and the run that owes it.
+pub type EventRun = (EventId, u32);
 
 /// Subscription, event, run (0: the delivery itself).
 type DeliveryKey = (u32, u64, u32);
@@ -37,6 +43,8 @@ const CLOSED: DeliveryTable = TableDefinition::new("closed");
 const EXPIRED: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("expired");
 const TAIL_CREATED: &str = "settled_tail_created_us";
 const TAIL_ID: &str = "settled_tail_id";
+/// The last commit of the attempt log that the ledger knows the outcomes of.
+pub(super) const ATTEMPT_BATCH: &str = "attempt_batch";
 
 /// How far a subscription is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,6 +64,16 @@ pub struct RetryRow {
     pub due: Timestamp,
     /// When the event was created.
     pub created: Timestamp,
+    /// The order that the event belongs to, if its subscription wants its events in order by key.
+    pub key: Option<OrderKey>,
+}
+
+impl RetryRow {
+    /// Whether it was never attempted: it waits until the earlier events of its order have ended.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.attempts == 0 && self.key.is_some()
+    }
 }
 
 /// Why a delivery is dead.
@@ -65,6 +83,15 @@ pub enum DeadReason {
     Exhausted,
     /// The receiver will never take it.
     Refused,
+}
+
+/// What a person wants to be done with dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadThen {
+    /// They are owed again.
+    Retry,
+    /// They are given up.
+    Discard,
 }
 
 /// A dead letter.
@@ -132,6 +159,20 @@ pub enum DeliveryRow {
     Settled,
 }
 
+/// How a receiver does, as far as the one knows who sends to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceiverNote {
+    /// Whose.
+    pub subscription: SubscriptionId,
+    /// Of this only `Disabled` is taken, and only of a subscription that is active.
+    pub standing: Standing,
+    /// Its health.
+    pub health: Health,
+    /// See [`Subscription::resumes`](crate::domain::subscription::Subscription::resumes): with another number the note
+    /// is too late.
+    pub resumes: u32,
+}
+
 /// What came of a batch of attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcomes {
@@ -143,24 +184,14 @@ pub struct Outcomes {
     pub positions: Vec<(SubscriptionId, Option<PositionRow>)>,
     /// What expired without an attempt.
     pub expired: Vec<(SubscriptionId, ExpiredRange)>,
-    /// How receivers do. Of the standing only `Disabled` is taken, and only of a subscription that is active.
-    pub receivers: Vec<(SubscriptionId, Standing, Health)>,
+    /// How receivers do.
+    pub receivers: Vec<ReceiverNote>,
     /// Dead letters whose announcement is in the log; those that are none any more are passed over.
     pub announced: Vec<DeliveryId>,
+    /// How far replays are.
+    pub replays: Vec<(ReplayId, ReplayProgress)>,
     /// How far all subscriptions without a position are.
     pub settled_tail: Option<Position>,
-}
-
-impl Outcomes {
-    /// Whether the ledger has nothing to write.
-    fn is_of_attempts_only(&self) -> bool {
-        self.rows.is_empty()
-            && self.positions.is_empty()
-            && self.expired.is_empty()
-            && self.receivers.is_empty()
-            && self.announced.is_empty()
-            && self.settled_tail.is_none()
-    }
 }
 
 /// What the engine starts from.
@@ -170,28 +201,46 @@ pub struct DeliveryState {
     pub settled_tail: Position,
     /// How far the others are.
     pub positions: HashMap<SubscriptionId, PositionRow>,
-    /// What is to be tried again, by event.
-    pub retries: HashMap<SubscriptionId, Vec<(EventId, RetryRow)>>,
+    /// What is to be tried again, by subscription and run.
+    pub retries: HashMap<(SubscriptionId, u32), Vec<(EventId, RetryRow)>>,
+    /// Replays that have not ended.
+    pub replays: Vec<Replay>,
     /// Dead letters that nothing in the log tells of yet.
     pub unannounced: Vec<(DeliveryId, DeadRow)>,
+    /// The attempts that a crash left in the attempt log only: the ledger knows nothing of them.
+    pub unjudged: Vec<AttemptRow>,
 }
 
 fn key_of(id: DeliveryId) -> DeliveryKey {
-    (id.subscription.0, id.event.0, 0)
+    (id.subscription.0, id.event.0, id.run)
 }
 
 fn id_of(key: DeliveryKey) -> DeliveryId {
-    DeliveryId { subscription: SubscriptionId(key.0), event: EventId(key.1) }
+    DeliveryId { subscription: SubscriptionId(key.0), event: EventId(key.1), run: key.2 }
 }
 
 fn read_position(record: &[u8]) -> Result<PositionRow, StorageFault> {
-    let record: PositionRecord = records::decode(record)?;
+    Ok(position_row(&records::decode(record)?))
+}
+
+pub(super) fn position_row(record: &PositionRecord) -> PositionRow {
     let steps = record.settled.iter().scan(record.id, |at, step| {
         *at = at.saturating_add(*step);
         Some(EventId(*at))
     });
     let settled = steps.collect();
-    Ok(PositionRow { position: Position { created: Timestamp::from_micros(record.created_us), id: EventId(record.id) }, settled })
+    PositionRow { position: Position { created: Timestamp::from_micros(record.created_us), id: EventId(record.id) }, settled }
+}
+
+pub(super) fn position_record(row: &PositionRow) -> PositionRecord {
+    let mut at = row.position.id.0;
+    let settled = row.settled.iter().map(|event| {
+        let step = event.0.saturating_sub(at);
+        at = at.max(event.0);
+        step
+    });
+    let settled = settled.collect();
+    PositionRecord { created_us: row.position.created.as_micros(), id: row.position.id.0, settled }
 }
 
 fn read_retry(record: &[u8]) -> Result<RetryRow, StorageFault> {
@@ -200,7 +249,17 @@ fn read_retry(record: &[u8]) -> Result<RetryRow, StorageFault> {
         attempts: record.attempts,
         due: Timestamp::from_micros(record.due_us),
         created: Timestamp::from_micros(record.created_us),
+        key: record.key.map(|(high, low)| OrderKey(u128::from(high) << 64 | u128::from(low))),
     })
+}
+
+fn retry_record(row: &RetryRow) -> RetryRecord {
+    RetryRecord {
+        attempts: row.attempts,
+        due_us: row.due.as_micros(),
+        created_us: row.created.as_micros(),
+        key: row.key.map(|OrderKey(hash)| ((hash >> 64) as u64, hash as u64)),
+    }
 }
 
 fn read_dead(record: &[u8]) -> Result<DeadRow, StorageFault> {
@@ -250,17 +309,7 @@ pub(super) fn write_position(transaction: &WriteTransaction, id: SubscriptionId,
     let mut table = transaction.open_table(POSITIONS)?;
     match row {
         None => drop(table.remove(id.0)?),
-        Some(row) => {
-            let mut at = row.position.id.0;
-            let settled = row.settled.iter().map(|event| {
-                let step = event.0.saturating_sub(at);
-                at = at.max(event.0);
-                step
-            });
-            let settled = settled.collect();
-            let record = PositionRecord { created_us: row.position.created.as_micros(), id: row.position.id.0, settled };
-            table.insert(id.0, records::encode(&record)?.as_slice())?;
-        }
+        Some(row) => drop(table.insert(id.0, records::encode(&position_record(row))?.as_slice())?),
     }
     Ok(())
 }
@@ -268,19 +317,25 @@ pub(super) fn write_position(transaction: &WriteTransaction, id: SubscriptionId,
 /// Why what was owed to a deleted subscription is cancelled.
 pub(super) const DELETED: &str = "the subscription was deleted";
 
-/// Closes all retries of a subscription as cancelled; how many there were.
-pub(super) fn cancel_retries(transaction: &WriteTransaction, id: SubscriptionId, at: Timestamp) -> Result<usize, StorageFault> {
+/// Closes what is owed to a subscription as cancelled, all of it or what one run owes; how many there were.
+pub(super) fn cancel_retries(
+    transaction: &WriteTransaction,
+    id: SubscriptionId,
+    run: Option<u32>,
+    reason: &str,
+    at: Timestamp,
+) -> Result<usize, StorageFault> {
     let mut retries = transaction.open_table(RETRIES)?;
     let mut closed = transaction.open_table(CLOSED)?;
     let mut cancelled = 0;
-    for row in retries.extract_from_if((id.0, 0, 0)..=(id.0, u64::MAX, u32::MAX), |_, _| true)? {
+    for row in retries.extract_from_if((id.0, 0, 0)..=(id.0, u64::MAX, u32::MAX), |key, _| run.is_none_or(|run| run == key.2))? {
         let (key, record) = row?;
         let row = read_retry(record.value())?;
         let record = ClosedRecord {
             is_expired: false,
             at_us: at.as_micros(),
             created_us: row.created.as_micros(),
-            reason: DELETED.to_owned(),
+            reason: reason.to_owned(),
             attempts: row.attempts,
         };
         closed.insert(key.value(), records::encode(&record)?.as_slice())?;
@@ -314,8 +369,7 @@ impl<'a> RowTables<'a> {
         self.closed.remove(key)?;
         match row {
             DeliveryRow::Retry(row) if self.keeps_retries => {
-                let record = RetryRecord { attempts: row.attempts, due_us: row.due.as_micros(), created_us: row.created.as_micros() };
-                self.retries.insert(key, records::encode(&record)?.as_slice())?;
+                self.retries.insert(key, records::encode(&retry_record(row))?.as_slice())?;
             }
             DeliveryRow::Retry(_) | DeliveryRow::Settled => {}
             DeliveryRow::Dead(row) => drop(self.dead.insert(key, records::encode(&dead_record(row))?.as_slice())?),
@@ -324,10 +378,13 @@ impl<'a> RowTables<'a> {
         Ok(())
     }
 
+    fn dead_row(&self, id: DeliveryId) -> Result<Option<DeadRow>, StorageFault> {
+        self.dead.get(key_of(id))?.map(|record| read_dead(record.value())).transpose()
+    }
+
     fn announce(&mut self, id: DeliveryId) -> Result<(), StorageFault> {
         let key = key_of(id);
-        let row = self.dead.get(key)?.map(|record| read_dead(record.value())).transpose()?;
-        if let Some(row) = row {
+        if let Some(row) = self.dead_row(id)? {
             let record = dead_record(&DeadRow { announced: true, ..row });
             self.dead.insert(key, records::encode(&record)?.as_slice())?;
         }
@@ -365,13 +422,28 @@ fn write_outcomes(transaction: &WriteTransaction, outcomes: &Outcomes, keeps_ret
     let of_rows = outcomes.rows.iter().map(|(id, _)| id.subscription);
     let living = living(transaction, of_rows.chain(outcomes.expired.iter().map(|(id, _)| *id)))?;
     let mut tables = RowTables::open(transaction, keeps_retries)?;
+    let mut cancelled: HashMap<u32, bool> = HashMap::new();
     for (id, row) in outcomes.rows.iter().filter(|(id, _)| living.contains(&id.subscription)) {
+        // A person has ended the replay: nothing is owed by it any more.
+        if id.run > 0 && matches!(row, DeliveryRow::Retry(_)) {
+            let is_over = match cancelled.get(&id.run) {
+                Some(known) => *known,
+                None => replays::state_in(transaction, ReplayId(id.run))? == Some(ReplayState::Cancelled),
+            };
+            cancelled.insert(id.run, is_over);
+            if is_over {
+                continue;
+            }
+        }
         tables.write(*id, row)?;
     }
     for id in &outcomes.announced {
         tables.announce(*id)?;
     }
     drop(tables);
+    for (id, progress) in &outcomes.replays {
+        replays::note_progress(transaction, *id, progress)?;
+    }
     let mut expired = transaction.open_table(EXPIRED)?;
     for (id, range) in outcomes.expired.iter().filter(|(id, _)| living.contains(id)) {
         let record = ExpiredRecord { last_id: range.last.0, count: range.count, at_us: range.at.as_micros() };
@@ -395,6 +467,7 @@ pub(super) struct SubscriptionRows {
     dead: DeliveryRows,
     closed: DeliveryRows,
     expired: Option<ReadOnlyTable<(u32, u64), &'static [u8]>>,
+    pub replays: ReplayRows,
     /// How far it is.
     pub place: PositionRow,
 }
@@ -423,6 +496,7 @@ impl SubscriptionRows {
             dead: existing(transaction.open_table(DEAD_LETTERS))?,
             closed: existing(transaction.open_table(CLOSED))?,
             expired: existing(transaction.open_table(EXPIRED))?,
+            replays: ReplayRows::of(transaction)?,
             place,
         })
     }
@@ -435,9 +509,9 @@ impl SubscriptionRows {
         }
     }
 
-    /// The row of the delivery of `event`.
-    pub fn row(&self, event: EventId) -> Result<Option<DeliveryRow>, StorageFault> {
-        let key = (self.subscription.0, event.0, 0);
+    /// The row of the delivery of `event` by this run.
+    pub fn row(&self, event: EventId, run: u32) -> Result<Option<DeliveryRow>, StorageFault> {
+        let key = (self.subscription.0, event.0, run);
         for kind in [RowKind::Retry, RowKind::Dead, RowKind::Closed] {
             let Some(table) = self.rows(kind) else { continue };
             let Some(record) = table.get(key)? else { continue };
@@ -450,11 +524,22 @@ impl SubscriptionRows {
         Ok(None)
     }
 
-    /// Events below `before` whose delivery has a row of this kind, newest first, at most `limit`.
-    pub fn events_below(&self, kind: RowKind, before: EventId, limit: usize) -> Result<Vec<EventId>, StorageFault> {
+    /// Events and runs below `before` whose delivery has a row of this kind, newest first, at most `limit`.
+    pub fn deliveries_below(&self, kind: RowKind, before: EventRun, limit: usize) -> Result<Vec<EventRun>, StorageFault> {
         let Some(table) = self.rows(kind) else { return Ok(Vec::new()) };
-        let rows = table.range((self.subscription.0, 0, 0)..(self.subscription.0, before.0, 0))?.rev().take(limit);
-        Ok(rows.map(|row| row.map(|(key, _)| EventId(key.value().1))).collect::<Result<_, _>>()?)
+        let (event, run) = before;
+        let rows = table.range((self.subscription.0, 0, 0)..(self.subscription.0, event.0, run))?.rev().take(limit);
+        let place = |key: DeliveryKey| (EventId(key.1), key.2);
+        Ok(rows.map(|row| row.map(|(key, _)| place(key.value()))).collect::<Result<_, _>>()?)
+    }
+
+    /// Dead letters by event above `after`, at most `limit`.
+    fn dead_above(&self, after: EventRun, limit: usize) -> Result<Vec<DeliveryId>, StorageFault> {
+        let Some(table) = &self.dead else { return Ok(Vec::new()) };
+        let (event, run) = after;
+        let above = (Bound::Excluded((self.subscription.0, event.0, run)), Bound::Included((self.subscription.0, u64::MAX, u32::MAX)));
+        let rows = table.range::<DeliveryKey>(above)?.take(limit);
+        Ok(rows.map(|row| row.map(|(key, _)| id_of(key.value()))).collect::<Result<_, _>>()?)
     }
 
     /// Whether an event is passed or settled.
@@ -553,7 +638,8 @@ impl Inner {
 
     fn delivery_state(&self) -> Result<DeliveryState, StorageFault> {
         let transaction = self.ledger.read()?;
-        let mut state = DeliveryState { settled_tail: settled_tail(&transaction)?, ..DeliveryState::default() };
+        let unjudged = self.attempts.unjudged();
+        let mut state = DeliveryState { settled_tail: settled_tail(&transaction)?, unjudged, ..DeliveryState::default() };
         if let Some(table) = existing(transaction.open_table(POSITIONS))? {
             for row in table.iter()? {
                 let (id, record) = row?;
@@ -561,20 +647,15 @@ impl Inner {
             }
         }
         if let Some(table) = existing(transaction.open_table(RETRIES))? {
-            // The rows of a subscription lie together.
-            let mut run: (u32, Vec<(EventId, RetryRow)>) = (0, Vec::new());
             for row in table.iter()? {
                 let (key, record) = row?;
-                let (subscription, event, _) = key.value();
-                if subscription != run.0 {
-                    let (before, rows) = std::mem::replace(&mut run, (subscription, Vec::new()));
-                    state.retries.insert(SubscriptionId(before), rows);
-                }
-                run.1.push((EventId(event), read_retry(record.value())?));
+                let (subscription, event, run) = key.value();
+                let rows = state.retries.entry((SubscriptionId(subscription), run)).or_default();
+                rows.push((EventId(event), read_retry(record.value())?));
             }
-            state.retries.insert(SubscriptionId(run.0), run.1);
-            state.retries.retain(|_, rows| !rows.is_empty());
         }
+        state.replays = replays::load(&transaction)?;
+        state.replays.retain(|replay| replay.progress.state == ReplayState::Running);
         if let Some(table) = existing(transaction.open_table(DEAD_LETTERS))? {
             let known = existing(transaction.open_table(SUBSCRIPTIONS))?;
             for row in table.iter()? {
@@ -599,15 +680,15 @@ impl Inner {
         if self.faults.position_before_outcome {
             self.ledger.write(|transaction| write_positions(transaction, outcomes))?;
         }
-        self.append_attempts(&outcomes.attempts)?;
-        if outcomes.is_of_attempts_only() {
-            return Ok(());
-        }
+        let batch = self.append_attempts(&outcomes.attempts)?;
         let changed = self.ledger.write(|transaction| {
+            if let Some(batch) = batch {
+                transaction.open_table(SETTINGS)?.insert(ATTEMPT_BATCH, batch)?;
+            }
             write_outcomes(transaction, outcomes, keeps_retries)?;
             let mut changed = Vec::new();
-            for (id, standing, health) in &outcomes.receivers {
-                changed.extend(subscriptions::note_health(transaction, &self.master, *id, *standing, *health)?);
+            for note in &outcomes.receivers {
+                changed.extend(subscriptions::note_health(transaction, &self.master, note)?);
             }
             if !self.faults.position_before_outcome {
                 write_positions(transaction, outcomes)?;
@@ -638,39 +719,99 @@ impl Store {
         self.inner.record_outcomes(outcomes).inspect_err(|fault| self.inner.sink.report(fault))
     }
 
-    /// Writes what a person decided about deliveries, in one transaction. Rows of subscriptions that are gone are
-    /// dropped. With an `actor` the audit log tells of it, as `act` on the first delivery.
+    /// Writes what a person decided about a delivery, with its row in the audit log. Nothing is written of a subscription
+    /// that is gone.
     ///
     /// # Errors
     /// `Busy` when the ledger cannot take the act.
-    pub async fn write_rows(
+    pub async fn write_row(
         &self,
-        rows: Vec<(DeliveryId, DeliveryRow)>,
-        actor: Option<&Actor>,
+        id: DeliveryId,
+        row: DeliveryRow,
+        actor: &Actor,
         act: &str,
+        reason: &str,
     ) -> Result<(), SubscriptionError> {
         let keeps_retries = !self.inner.faults.retry_lost_at_restart;
-        let (actor, act, at) = (actor.cloned(), act.to_owned(), self.inner.now());
+        let (actor, act, reason, at) = (actor.clone(), act.to_owned(), reason.to_owned(), self.inner.now());
         let written = self.inner.ledger.submit(
             move |transaction| {
-                let living = living(transaction, rows.iter().map(|(id, _)| id.subscription))?;
-                let mut tables = RowTables::open(transaction, keeps_retries)?;
-                for (id, row) in rows.iter().filter(|(id, _)| living.contains(&id.subscription)) {
-                    tables.write(*id, row)?;
-                }
-                drop(tables);
-                if let (Some(actor), Some((first, row))) = (&actor, rows.first()) {
-                    let reason = match row {
-                        DeliveryRow::Closed(row) => row.reason.as_str(),
-                        _ => "",
-                    };
-                    let detail = if rows.len() > 1 { format!("{reason} ({} deliveries)", rows.len()) } else { reason.to_owned() };
-                    record_act(transaction, at, actor, &act, &format!("delivery:{first}"), detail.trim())?;
+                if !living(transaction, [id.subscription].into_iter())?.is_empty() {
+                    RowTables::open(transaction, keeps_retries)?.write(id, &row)?;
+                    record_act(transaction, at, &actor, &act, &format!("delivery:{id}"), &reason)?;
                 }
                 Ok(())
             },
             |()| {},
         )?;
         written.await.map_err(|_| SubscriptionError::Busy(LedgerBusy::Ended))
+    }
+
+    /// Dead letters of a subscription, its own and those of its replays, by event above `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn dead_letters(&self, subscription: SubscriptionId, after: EventRun, limit: usize) -> Result<Vec<DeliveryId>, ReadError> {
+        Ok(self.inner.rows_of(subscription)?.dead_above(after, limit)?)
+    }
+
+    /// Owes dead letters again, in the order of their keys, or gives them up: what is dead at the moment of the commit, each
+    /// with the attempts that it had. The audit log has one row about all of them.
+    ///
+    /// # Errors
+    /// `Busy` when the ledger cannot take the act.
+    pub async fn settle_dead(
+        &self,
+        subscription: SubscriptionId,
+        letters: Vec<(DeliveryId, Option<OrderKey>)>,
+        then: DeadThen,
+        reason: String,
+        actor: &Actor,
+    ) -> Result<Vec<(DeliveryId, RetryRow)>, SubscriptionError> {
+        let (actor, at) = (actor.clone(), self.inner.now());
+        let keeps_retries = !self.inner.faults.retry_lost_at_restart;
+        let settled = self.inner.ledger.submit(
+            move |transaction| {
+                let mut settled = Vec::with_capacity(letters.len());
+                if living(transaction, [subscription].into_iter())?.is_empty() {
+                    return Ok(settled);
+                }
+                let mut tables = RowTables::open(transaction, keeps_retries)?;
+                for (id, key) in letters {
+                    let Some(dead) = tables.dead_row(id)? else { continue };
+                    let row = RetryRow { attempts: dead.attempts, due: at, created: dead.created, key };
+                    let written = match then {
+                        DeadThen::Retry => {
+                            let is_over = id.run > 0 && replays::state_in(transaction, ReplayId(id.run))? == Some(ReplayState::Cancelled);
+                            if is_over {
+                                continue;
+                            }
+                            DeliveryRow::Retry(row)
+                        }
+                        DeadThen::Discard => DeliveryRow::Closed(ClosedRow {
+                            state: CloseState::Cancelled,
+                            at,
+                            created: dead.created,
+                            reason: reason.clone(),
+                            attempts: dead.attempts,
+                        }),
+                    };
+                    tables.write(id, &written)?;
+                    settled.push((id, row));
+                }
+                drop(tables);
+                if !settled.is_empty() {
+                    let act = match then {
+                        DeadThen::Retry => "delivery.retry",
+                        DeadThen::Discard => "delivery.discard",
+                    };
+                    let detail = format!("{reason} ({} deliveries)", settled.len());
+                    record_act(transaction, at, &actor, act, &format!("subscription:{subscription}"), detail.trim())?;
+                }
+                Ok(settled)
+            },
+            |_| {},
+        )?;
+        settled.await.map_err(|_| SubscriptionError::Busy(LedgerBusy::Ended))
     }
 }

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::attempts::AttemptRow;
-use super::deliveries::{CloseState, DELETED, DeadReason, DeliveryRow, RowKind, SubscriptionRows};
+use super::deliveries::{CloseState, DELETED, DeadReason, DeliveryRow, EventRun, RowKind, SubscriptionRows};
 use super::outgoing::{Gatherer, LogEvent};
 use super::page::{PageQuery, Start};
+use super::replays::ReplayState;
 use super::segment::Segment;
 use super::{Inner, ReadError, StorageFault, Store};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::{Direction, Position};
 use crate::domain::event::EventId;
 use crate::domain::filter::TypeFilter;
-use crate::domain::subscription::{DeliveryId, Subscription};
+use crate::domain::subscription::{DeliveryId, ReplayId, Subscription};
 use crate::domain::time::Timestamp;
 
 /// How a delivery stands.
@@ -60,8 +61,10 @@ pub struct DeliveryView {
     pub attempts: Vec<AttemptRow>,
     /// When the next attempt may be made.
     pub next_due: Option<Timestamp>,
-    /// Why it is dead, expired or cancelled.
+    /// Why it is dead, expired or cancelled, or what it waits for.
     pub reason: Option<String>,
+    /// It is pending and waits until the earlier events of its order have ended.
+    pub is_held: bool,
 }
 
 /// What a reader of the delivery log asks for.
@@ -73,8 +76,8 @@ pub struct DeliveriesQuery<'a> {
     pub state: Option<DeliveryStateName>,
     /// Only of these types.
     pub filter: &'a TypeFilter,
-    /// Only of events below this one.
-    pub before: Option<EventId>,
+    /// Only of events and runs below these.
+    pub before: Option<(EventId, u32)>,
     /// At most so many.
     pub limit: usize,
 }
@@ -85,8 +88,11 @@ pub struct DeliveriesPage {
     /// Without their attempts. There may be fewer than asked for although more follow.
     pub views: Vec<DeliveryView>,
     /// Where to go on (`before`), if more may follow.
-    pub next: Option<EventId>,
+    pub next: Option<(EventId, u32)>,
 }
+
+/// A state, when the next attempt may be made, and why.
+type Standing = (DeliveryStateName, Option<Timestamp>, Option<String>);
 
 /// How much of a delivery is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +108,7 @@ const EXAMINED_MAX: usize = 2_000;
 
 const EXHAUSTED: &str = "the retry schedule is exhausted";
 const REFUSED: &str = "the receiver refused it";
+const HELD: &str = "it waits for an earlier event with the same value at the ordering key";
 const EXPIRED: &str = "the event expired before it was delivered";
 
 impl Inner {
@@ -116,8 +123,9 @@ impl Inner {
     ) -> Result<Option<DeliveryView>, StorageFault> {
         let event = id.event;
         let known = if known.is_some() { known } else { self.any_event(company, event)? };
-        let row = rows.row(event)?;
+        let row = rows.row(event, id.run)?;
         let attempts = if row.is_some() && known.is_some() && detail == Detail::Listed { Vec::new() } else { self.attempts_of(id)? };
+        let is_held = matches!(&row, Some(DeliveryRow::Retry(row)) if row.is_held());
         let cutoff = self.cutoff();
         let created_of_row = match &row {
             Some(DeliveryRow::Retry(row)) => Some(row.created),
@@ -133,6 +141,7 @@ impl Inner {
             // Whoever sends has not come to write it down yet.
             Some(DeliveryRow::Retry(_)) if !is_visible => Some(expired(EXPIRED)),
             Some(_) if !is_visible => None,
+            Some(DeliveryRow::Retry(row)) if row.is_held() => Some((DeliveryStateName::Pending, None, Some(HELD.to_owned()))),
             Some(DeliveryRow::Retry(row)) => Some((DeliveryStateName::Pending, Some(row.due), None)),
             Some(DeliveryRow::Dead(row)) => {
                 let reason = match row.reason {
@@ -147,6 +156,8 @@ impl Inner {
                     |event: &LogEvent| filter.is_some_and(|filter| filter.matches(&event.kind.to_ascii_lowercase(), &event.version));
                 if is_visible && attempts.iter().any(|attempt| attempt.delivered) {
                     Some((DeliveryStateName::Delivered, None, None))
+                } else if id.run > 0 {
+                    standing_of_replay(rows, id, known.as_ref().filter(|_| is_visible), !attempts.is_empty())?
                 } else if filter.is_none() && is_visible && !attempts.is_empty() {
                     // Its last outcome was not written down any more.
                     Some((DeliveryStateName::Cancelled, None, Some(DELETED.to_owned())))
@@ -165,7 +176,7 @@ impl Inner {
         let kind = known.map(|event| event.kind.to_string()).or_else(|| attempts.first().map(|attempt| attempt.kind.clone()));
         // The attempts of an event that nobody may read any more tell nothing either.
         let attempts = if is_visible && detail == Detail::Whole { attempts } else { Vec::new() };
-        Ok(Some(DeliveryView { id, kind, state, attempts, next_due, reason }))
+        Ok(Some(DeliveryView { id, kind, state, attempts, next_due, reason, is_held }))
     }
 
     /// Events of the company below `before` that the subscription may still be owed, newest first, at most `limit`; and
@@ -208,19 +219,20 @@ impl Inner {
     fn deliveries(&self, query: &DeliveriesQuery<'_>) -> Result<DeliveriesPage, StorageFault> {
         let rows = self.rows_of(query.subscription.id)?;
         let mut page = DeliveriesPage::default();
-        let mut before = query.before.unwrap_or(EventId(u64::MAX));
+        let mut before = query.before.unwrap_or((EventId(u64::MAX), u32::MAX));
         let mut examined = 0;
         let step = query.limit.clamp(16, 200);
         loop {
             let Candidates { events, horizon } = self.candidates(query, &rows, before, step)?;
-            for (event, known) in events.into_iter().rev().take_while(|(event, _)| Some(*event) >= horizon) {
+            for (place, known) in events.into_iter().rev().take_while(|(place, _)| Some(*place) >= horizon) {
                 if page.views.len() >= query.limit || examined >= EXAMINED_MAX {
                     page.next = Some(before);
                     return Ok(page);
                 }
                 examined += 1;
-                before = event;
-                let whose = (query.subscription.company, DeliveryId { subscription: query.subscription.id, event });
+                before = place;
+                let (event, run) = place;
+                let whose = (query.subscription.company, DeliveryId { subscription: query.subscription.id, event, run });
                 let view = self.view_of(whose, Some(&query.subscription.wishes.filter), &rows, known, Detail::Listed)?;
                 let Some(view) = view.filter(|view| query.state.is_none_or(|state| state == view.state)) else { continue };
                 if query.filter == &TypeFilter::default() || self.is_of_type(query, &view)? {
@@ -244,7 +256,7 @@ impl Inner {
         &self,
         query: &DeliveriesQuery<'_>,
         rows: &SubscriptionRows,
-        before: EventId,
+        before: EventRun,
         step: usize,
     ) -> Result<Candidates, StorageFault> {
         use DeliveryStateName as Name;
@@ -257,7 +269,7 @@ impl Inner {
         ];
         for (kind, is_wanted) in of_rows {
             if is_wanted {
-                let events = rows.events_below(kind, before, step)?;
+                let events = rows.deliveries_below(kind, before, step)?;
                 found.add(events.into_iter().map(|event| (event, None)), step);
             }
         }
@@ -266,26 +278,50 @@ impl Inner {
             found.add(events.into_iter().map(|event| (event, None)), step);
         }
         if wants(&[Name::Pending]) {
+            // The delivery itself comes after its replays.
+            let (event, run) = before;
+            let before = if run > 0 { EventId(event.0.saturating_add(1)) } else { event };
             let (events, has_more) = self.owed_below(query.subscription, rows, before, step)?;
             // Large events end the list early.
             let step = if has_more { events.len() } else { step };
-            found.add(events.into_iter().map(|event| (event.id, Some(event))), step);
+            found.add(events.into_iter().map(|event| ((event.id, 0), Some(event))), step);
         }
         Ok(found)
     }
 }
 
+/// How a delivery of a replay stands that has no row and did not arrive; none when it does not belong to it.
+fn standing_of_replay(
+    rows: &SubscriptionRows,
+    id: DeliveryId,
+    event: Option<&LogEvent>,
+    was_attempted: bool,
+) -> Result<Option<Standing>, StorageFault> {
+    let Some(event) = event else { return Ok(None) };
+    let Some(replay) = rows.replays.get(ReplayId(id.run))?.filter(|replay| replay.subscription == id.subscription) else { return Ok(None) };
+    let place = &replay.progress.place;
+    let is_settled = event.position() <= place.position || place.settled.binary_search(&event.id).is_ok();
+    let is_open = !is_settled && replay.selection.has(event.position(), &event.kind.to_ascii_lowercase(), &event.version);
+    Ok(match replay.progress.state {
+        ReplayState::Running if is_open => Some((DeliveryStateName::Pending, None, None)),
+        ReplayState::Cancelled if was_attempted => {
+            Some((DeliveryStateName::Cancelled, None, Some(format!("replay {} was cancelled", replay.id))))
+        }
+        _ => None,
+    })
+}
+
 /// Events that may belong on a page, from several lists that each end somewhere.
 #[derive(Default)]
 struct Candidates {
-    events: BTreeMap<EventId, Option<LogEvent>>,
-    /// Down to this event no list has more; none when all lists have ended.
-    horizon: Option<EventId>,
+    events: BTreeMap<EventRun, Option<LogEvent>>,
+    /// Down to this one no list has more; none when all lists have ended.
+    horizon: Option<EventRun>,
 }
 
 impl Candidates {
     /// Adds a list, newest first, that was cut after `step` events.
-    fn add(&mut self, list: impl Iterator<Item = (EventId, Option<LogEvent>)>, step: usize) {
+    fn add(&mut self, list: impl Iterator<Item = (EventRun, Option<LogEvent>)>, step: usize) {
         let mut count = 0;
         let mut oldest = None;
         for (event, known) in list {
@@ -307,8 +343,16 @@ impl Store {
     /// # Errors
     /// When the bytes on disk are damaged or cannot be read.
     pub fn delivery(&self, subscription: &Subscription, event: EventId) -> Result<Option<DeliveryView>, ReadError> {
+        self.delivery_of(subscription, DeliveryId { subscription: subscription.id, event, run: 0 })
+    }
+
+    /// As [`Store::delivery`], also one of a replay.
+    ///
+    /// # Errors
+    /// As [`Store::delivery`].
+    pub fn delivery_of(&self, subscription: &Subscription, id: DeliveryId) -> Result<Option<DeliveryView>, ReadError> {
         let rows = self.inner.rows_of(subscription.id)?;
-        let whose = (subscription.company, DeliveryId { subscription: subscription.id, event });
+        let whose = (subscription.company, id);
         Ok(self.inner.view_of(whose, Some(&subscription.wishes.filter), &rows, None, Detail::Whole)?)
     }
 

@@ -20,6 +20,8 @@ pub struct Faults {
     pub retry_lost_at_restart: bool,
     /// In a strictly ordered subscription the events behind one that waits for its retry are sent all the same.
     pub strict_passes_stuck: bool,
+    /// A restart forgets which key the events that wait for a retry have.
+    pub key_order_lost_at_restart: bool,
     /// A new subscription starts at the tail of its commit instead of the last event that was routed without it.
     pub subscription_from_commit: bool,
 }

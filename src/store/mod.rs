@@ -24,6 +24,7 @@ mod prepared;
 mod queue;
 mod recent;
 mod records;
+mod replays;
 mod retention;
 mod rsa_keys;
 mod seal;
@@ -56,7 +57,8 @@ pub use self::chunk::ChunkError;
 pub use self::clients::{ClientError, Clients, JtiUse, NewClient};
 pub use self::companies::{Companies, CompanyError};
 pub use self::deliveries::{
-    CloseState, ClosedRow, DeadReason, DeadRow, DeliveryRow, DeliveryState, ExpiredRange, Outcomes, PositionRow, RetryRow,
+    CloseState, ClosedRow, DeadReason, DeadRow, DeadThen, DeliveryRow, DeliveryState, EventRun, ExpiredRange, Outcomes, PositionRow,
+    ReceiverNote, RetryRow,
 };
 pub use self::delivery_views::{DeliveriesPage, DeliveriesQuery, DeliveryStateName, DeliveryView};
 pub use self::keys::{KeyError, Keys};
@@ -66,6 +68,7 @@ pub use self::outgoing::{CompanyKind, Counted, KindsAfter, LogBatch, LogEvent};
 pub use self::page::{Page, PageOutcome, PageQuery, Start, StoredEvent};
 pub use self::prepared::PreparedEvent;
 pub use self::queue::{Appending, AppendingAll};
+pub use self::replays::{NewReplay, Replay, ReplayError, ReplayProgress, ReplayState, Selection};
 pub use self::retention::Dropped;
 pub use self::rsa_keys::RsaKeyBytes;
 pub use self::secrets::{MasterKey, SecretError, random};

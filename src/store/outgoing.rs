@@ -18,6 +18,9 @@ use crate::domain::cursor::{Direction, Position};
 use crate::domain::event::EventId;
 use crate::domain::filter::{OWN_PREFIX, TypeFilter};
 use crate::domain::notification::NotificationKey;
+use crate::domain::ordering::OrderKey;
+use crate::domain::subscription::{Ordering, Subscription};
+use crate::domain::text;
 use crate::domain::time::Timestamp;
 
 /// A batch ends when it has so many bytes of envelopes, however few events they are.
@@ -62,6 +65,15 @@ impl LogEvent {
     #[must_use]
     pub fn escaped_payload(&self) -> &[u8] {
         self.envelope.get(self.payload_start..self.payload_start.saturating_add(self.payload_length)).unwrap_or_default()
+    }
+
+    /// The order that it belongs to, if the subscription wants its events in order by key.
+    #[must_use]
+    pub fn order_key(&self, subscription: &Subscription) -> Option<OrderKey> {
+        let wishes = &subscription.wishes;
+        let pointer = wishes.ordering_key.as_ref().filter(|_| wishes.ordering == Ordering::Key)?;
+        let payload = text::unescape(std::str::from_utf8(self.escaped_payload()).ok()?)?;
+        OrderKey::of(pointer, &payload)
     }
 }
 

@@ -340,6 +340,8 @@ pub(super) struct SubscriptionRecord {
     /// Sealed: the key of the client certificate, as PEM.
     #[cbor(n(20), with = "minicbor::bytes")]
     pub client_key: Option<Vec<u8>>,
+    #[n(21)]
+    pub resumes: Option<u32>,
 }
 
 /// How far a subscription is.
@@ -354,6 +356,47 @@ pub(super) struct PositionRecord {
     pub settled: Vec<u64>,
 }
 
+/// What a replay sends.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct ReplayRecord {
+    #[n(0)]
+    pub subscription: u32,
+    #[n(1)]
+    pub company: u32,
+    #[n(2)]
+    pub types: Vec<String>,
+    #[n(3)]
+    pub after_us: u64,
+    #[n(4)]
+    pub after_id: u64,
+    #[n(5)]
+    pub until_us: u64,
+    #[n(6)]
+    pub until_id: u64,
+    /// Each as the distance to the one before.
+    #[n(7)]
+    pub events: Option<Vec<u64>>,
+    #[n(8)]
+    pub count: u64,
+    #[n(9)]
+    pub rate_per_minute: u32,
+    #[n(10)]
+    pub created_us: u64,
+}
+
+/// How far a replay is.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(super) struct ReplayProgressRecord {
+    #[n(0)]
+    pub state: u8,
+    #[n(1)]
+    pub place: PositionRecord,
+    #[n(2)]
+    pub done: u64,
+    #[n(3)]
+    pub ended_us: Option<u64>,
+}
+
 /// A delivery that is to be tried again.
 #[derive(Debug, Clone, Copy, Encode, Decode)]
 pub(super) struct RetryRecord {
@@ -363,6 +406,9 @@ pub(super) struct RetryRecord {
     pub due_us: u64,
     #[n(2)]
     pub created_us: u64,
+    /// The order that it belongs to: both halves of its hash.
+    #[n(3)]
+    pub key: Option<(u64, u64)>,
 }
 
 /// A dead letter.
@@ -436,6 +482,9 @@ pub(super) struct AttemptRecord {
     pub event_created_us: u64,
     #[n(11)]
     pub delivered: bool,
+    /// The commit that it came with.
+    #[n(12)]
+    pub batch: Option<u64>,
 }
 
 /// Where a file of the attempt log is in its life.
@@ -470,6 +519,9 @@ pub(super) struct AttemptSpan {
     /// Bytes of records written.
     #[n(4)]
     pub bytes: u64,
+    /// The last commit.
+    #[n(5)]
+    pub batch: Option<u64>,
 }
 
 /// A row of the ledger's list of attempt files.

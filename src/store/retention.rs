@@ -9,7 +9,7 @@ use super::ledger::{FILES, PURGED, SETTINGS};
 use super::records::{self, FileState, PurgedRecord};
 use super::sealed;
 use super::segment::{Segment, SegmentReads};
-use super::{Inner, StorageFault, Store, deliveries, open};
+use super::{Inner, StorageFault, Store, deliveries, open, replays};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 
@@ -71,6 +71,7 @@ impl Inner {
                 settings.insert("floor_created_us", last.created.as_micros())?;
                 drop(settings);
                 swept = deliveries::sweep(transaction, last.id, now, SWEPT_MAX)?;
+                replays::sweep(transaction, now)?;
                 open::record_file(transaction, number, FileState::Dropping, Some(oldest.summary))
             })?;
             self.purged.rcu(|known| {
@@ -95,6 +96,7 @@ impl Inner {
             dropped.disk_bytes += bytes;
             info!(segment = number, events, "Retention dropped segment {number} with {events} events");
         }
+        self.forget_secrets()?;
         let (files, bytes) = self.drop_expired_attempts()?;
         dropped.attempt_files = files;
         dropped.disk_bytes += bytes;
@@ -104,7 +106,7 @@ impl Inner {
 
 impl Store {
     /// Drops the segments that hold only expired events, with what the ledger says of their deliveries, and the files of
-    /// attempts that are as old. Whoever sends has written down before what expires with them. The open one is closed when it holds nothing else, and goes
+    /// attempts that are as old; and secrets that were replaced long enough ago. Whoever sends has written down before what expires with them. The open one is closed when it holds nothing else, and goes
     /// once it is sealed.
     ///
     /// # Errors

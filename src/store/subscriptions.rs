@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
-use super::deliveries::{self, PositionRow};
+use super::deliveries::{self, PositionRow, ReceiverNote};
 use super::ledger::{COMPANIES, Ledger, SETTINGS, record_act};
 use super::live::existing;
 use super::records::{self, HealthRecord, OverridesRecord, SubscriptionRecord};
+use super::replays;
 use super::secrets::{MasterKey, SecretError};
 use super::{Actor, Inner, LedgerBusy, StorageFault, Store};
 use crate::domain::company::CompanyId;
@@ -62,6 +63,13 @@ pub enum SubscriptionChange {
         url: String,
         /// To what.
         consent: Consent,
+    },
+    /// It signs with this secret, and until this time with the one before as well.
+    Rotate {
+        /// The new one.
+        secret: Secret,
+        /// When the one before stops counting; a time that has come means at once.
+        until: Timestamp,
     },
 }
 
@@ -303,6 +311,7 @@ fn to_record(
         previous_until_us: subscription.previous.as_ref().map(|previous| previous.until.as_micros()),
         consent_per_minute: subscription.consent.map(|consent| consent.rate_per_minute),
         client_key,
+        resumes: Some(subscription.resumes),
     }))
 }
 
@@ -357,6 +366,7 @@ fn read(master: &MasterKey, id: SubscriptionId, record: &[u8]) -> Result<(Subscr
         consent: record.consent_per_minute.map(|rate_per_minute| Consent { rate_per_minute }),
         standing: value(&Standing::ALL, record.standing).ok_or_else(|| unknown("standing"))?,
         health: health_of(&record.health),
+        resumes: record.resumes.unwrap_or_default(),
         created: Timestamp::from_micros(record.created_us),
     };
     Ok((subscription, record.revision))
@@ -405,21 +415,24 @@ fn change(
     }
 }
 
-/// Writes down how a receiver does. Of the standing only `Disabled` is taken, and only while the subscription is
-/// active: whoever reports this may not know yet that a person has paused it.
+/// Writes down how a receiver does, unless a person has resumed the subscription since. Of the standing only `Disabled`
+/// is taken, and only while the subscription is active: whoever reports this may not know yet that a person has paused
+/// it.
 ///
 /// The sealed secrets are left as they are.
 pub(super) fn note_health(
     transaction: &WriteTransaction,
     master: &MasterKey,
-    id: SubscriptionId,
-    standing: Standing,
-    health: Health,
+    note: &ReceiverNote,
 ) -> Result<Option<Changed>, StorageFault> {
+    let ReceiverNote { subscription: id, standing, health, resumes } = *note;
     let mut table = transaction.open_table(SUBSCRIPTIONS)?;
     let stored = table.get(id.0)?.map(|record| record.value().to_vec());
     let Some(stored) = stored else { return Ok(None) };
     let mut record: SubscriptionRecord = records::decode(&stored)?;
+    if record.resumes.unwrap_or_default() != resumes {
+        return Ok(None);
+    }
     if standing == Standing::Disabled && record.standing == code(&Standing::ALL, &Standing::Active) {
         record.standing = code(&Standing::ALL, &Standing::Disabled);
     }
@@ -441,6 +454,34 @@ fn next_number(transaction: &WriteTransaction) -> Result<SubscriptionId, Storage
 }
 
 impl Inner {
+    /// Removes secrets that were replaced and do not count any more.
+    pub(super) fn forget_secrets(&self) -> Result<(), StorageFault> {
+        let now = self.now();
+        let is_over = |subscription: &Subscription| subscription.previous.as_ref().is_some_and(|previous| previous.until <= now);
+        let ids: Vec<SubscriptionId> = {
+            let subscriptions = self.subscriptions();
+            subscriptions.by_id.values().filter(|kept| is_over(&kept.subscription)).map(|kept| kept.subscription.id).collect()
+        };
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let changed = self.ledger.write(|transaction| {
+            let mut changed = Vec::with_capacity(ids.len());
+            for id in &ids {
+                let forget = |subscription: &mut Subscription| {
+                    if is_over(subscription) {
+                        subscription.previous = None;
+                    }
+                };
+                // One that cannot be sealed anew keeps its old record until another time.
+                changed.extend(change(transaction, &self.master, *id, None, forget)?.unwrap_or_default());
+            }
+            Ok(changed)
+        })?;
+        self.show_changed(&changed);
+        Ok(())
+    }
+
     fn subscriptions(&self) -> std::sync::RwLockReadGuard<'_, Subscriptions> {
         self.subscriptions.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -503,8 +544,8 @@ impl Store {
                 }
                 let id = next_number(transaction)?;
                 let standing = Subscription::first_standing(&wishes);
-                let (previous, consent, health) = (None, None, Health::default());
-                let subscription = Subscription { id, company, wishes, secret, previous, consent, standing, health, created: at };
+                let (previous, consent, health, resumes) = (None, None, Health::default(), 0);
+                let subscription = Subscription { id, company, wishes, secret, previous, consent, standing, health, resumes, created: at };
                 let record = match to_record(&master, &subscription, 0)? {
                     Ok(record) => record,
                     Err(error) => return Ok(Err(error.into())),
@@ -544,6 +585,7 @@ impl Store {
             SubscriptionChange::Standing(Standing::Disabled) => "subscription.disable",
             SubscriptionChange::Standing(Standing::Unverified) | SubscriptionChange::AskAgain => "subscription.verify",
             SubscriptionChange::Consent { .. } => "subscription.consent",
+            SubscriptionChange::Rotate { .. } => "subscription.rotate_secret",
         };
         let changed = self.inner.ledger.submit(
             move |transaction| {
@@ -553,6 +595,10 @@ impl Store {
                     SubscriptionChange::Resume => subscription.resume(),
                     SubscriptionChange::AskAgain => subscription.forget_consent(),
                     SubscriptionChange::Consent { url, consent } => subscription.take_consent(&url, consent),
+                    SubscriptionChange::Rotate { secret, until } => {
+                        let before = std::mem::replace(&mut subscription.secret, secret);
+                        subscription.previous = (until > at).then_some(PreviousSecret { secret: before, until });
+                    }
                 };
                 let changed = change(transaction, &master, id, company, apply)?;
                 if let Ok(Some((subscription, _))) = &changed {
@@ -593,7 +639,8 @@ impl Store {
                 table.remove(id.0)?;
                 drop(table);
                 deliveries::write_position(transaction, id, None)?;
-                let cancelled = deliveries::cancel_retries(transaction, id, at)?;
+                let cancelled = deliveries::cancel_retries(transaction, id, None, deliveries::DELETED, at)?;
+                replays::cancel_all(transaction, id, at)?;
                 let detail = format!("{}, {cancelled} open deliveries", stored.name);
                 record_act(transaction, at, &actor, "subscription.delete", &format!("subscription:{id}"), &detail)?;
                 Ok(true)

@@ -179,7 +179,7 @@ impl Bench {
 
     fn attempt(&self, subscription: &Subscription, event: EventId, number: u32, delivered: bool) -> AttemptRow {
         AttemptRow {
-            delivery: DeliveryId { subscription: subscription.id, event },
+            delivery: DeliveryId { subscription: subscription.id, event, run: 0 },
             number,
             started: self.now(),
             duration: Duration::from_millis(12),
@@ -206,7 +206,7 @@ impl Bench {
 }
 
 fn id(subscription: &Subscription, event: EventId) -> DeliveryId {
-    DeliveryId { subscription: subscription.id, event }
+    DeliveryId { subscription: subscription.id, event, run: 0 }
 }
 
 fn placed(position: Position, settled: &[u64]) -> Option<PositionRow> {
@@ -214,7 +214,7 @@ fn placed(position: Position, settled: &[u64]) -> Option<PositionRow> {
 }
 
 fn retry(bench: &Bench) -> RetryRow {
-    RetryRow { attempts: 1, due: bench.now().after(Duration::from_secs(5)), created: bench.now() }
+    RetryRow { attempts: 1, due: bench.now().after(Duration::from_secs(5)), created: bench.now(), key: None }
 }
 
 fn dead(bench: &Bench) -> DeadRow {
@@ -307,7 +307,10 @@ fn the_report_of_a_receiver_does_not_undo_what_a_person_said() {
     let bench = Bench::new();
     let subscription = bench.subscribe("", Position::START);
     let report = |standing, health| {
-        bench.record(Outcomes { receivers: vec![(subscription.id, standing, health)], ..Outcomes::default() });
+        bench.record(Outcomes {
+            receivers: vec![ReceiverNote { subscription: subscription.id, standing, health, resumes: 0 }],
+            ..Outcomes::default()
+        });
         let seen = bench.store.subscription(subscription.id).unwrap();
         (seen.standing, seen.health)
     };
@@ -334,6 +337,76 @@ fn the_report_of_a_receiver_does_not_undo_what_a_person_said() {
 }
 
 #[test]
+fn the_report_of_a_receiver_from_before_a_resume_comes_too_late() {
+    let bench = Bench::new();
+    let subscription = bench.subscribe("", Position::START);
+    let resumed = now_or_never(bench.store.change_subscription(subscription.id, None, SubscriptionChange::Resume, &actor())).unwrap();
+    assert_eq!(resumed.map(|resumed| resumed.resumes), Some(1));
+    let note = |resumes| ReceiverNote { subscription: subscription.id, standing: Standing::Disabled, health: Health::GivenUp, resumes };
+    let standing = || bench.store.subscription(subscription.id).unwrap().standing;
+    bench.record(Outcomes { receivers: vec![note(0)], ..Outcomes::default() });
+    assert_eq!(standing(), Standing::Active);
+    bench.record(Outcomes { receivers: vec![note(1)], ..Outcomes::default() });
+    assert_eq!(standing(), Standing::Disabled);
+}
+
+#[test]
+fn a_secret_that_was_replaced_is_kept_while_it_counts_and_no_longer() {
+    let bench = Bench::new();
+    let subscription = bench.subscribe("", Position::START);
+    let rotated = SubscriptionChange::Rotate { secret: Secret([8; 32]), until: bench.now().after(Duration::from_secs(60)) };
+    now_or_never(bench.store.change_subscription(subscription.id, None, rotated, &actor())).unwrap();
+    let previous = |bench: &Bench| bench.store.subscription(subscription.id).unwrap().previous.clone().map(|previous| previous.secret);
+    let bench = bench.reopen();
+    bench.advance(Duration::from_secs(59));
+    bench.store.drop_expired().unwrap();
+    assert_eq!(previous(&bench), Some(subscription.secret.clone()));
+    bench.advance(Duration::from_secs(1));
+    bench.store.drop_expired().unwrap();
+    assert_eq!(previous(&bench), None);
+    let bench = bench.reopen();
+    assert_eq!((previous(&bench), &bench.store.subscription(subscription.id).unwrap().secret), (None, &Secret([8; 32])));
+}
+
+#[test]
+fn a_replay_reads_back_with_its_progress_until_it_is_forgotten() {
+    let bench = Bench::new();
+    let events: Vec<Position> = (0..3).map(|_| bench.publish_one("claim.created")).collect();
+    let subscription = bench.subscribe("", Position::START);
+    let selection =
+        Selection { filter: filter("claim.*"), after: events[0], until: events[2], events: Some([events[1].id, events[2].id].into()) };
+    let new = NewReplay { subscription: subscription.id, selection, count: 2, rate_per_minute: 60 };
+    let created = now_or_never(bench.store.create_replay(COMPANY, new.clone(), &actor())).unwrap();
+    let progress =
+        ReplayProgress { state: ReplayState::Running, place: PositionRow { position: events[1], settled: vec![] }, done: 1, ended: None };
+    let delivery = DeliveryId { run: created.id.0, ..id(&subscription, events[2].id) };
+    let owed = (delivery, DeliveryRow::Retry(retry(&bench)));
+    bench.record(Outcomes { rows: vec![owed.clone()], replays: vec![(created.id, progress.clone())], ..Outcomes::default() });
+    let bench = bench.reopen();
+    let known = Replay { progress, ..created };
+    assert_eq!(bench.store.replay(known.id).unwrap(), Some(known.clone()));
+    let state = bench.store.delivery_state().unwrap();
+    assert_eq!(state.replays, [known.clone()]);
+    assert_eq!(state.retries[&(subscription.id, known.id.0)].len(), 1);
+    assert_eq!(now_or_never(bench.store.cancel_replay(OTHER, known.id, &actor())), Err(ReplayError::Unknown));
+    assert_eq!(now_or_never(bench.store.cancel_replay(COMPANY, known.id, &actor())), Ok(subscription.id));
+    assert_eq!(now_or_never(bench.store.cancel_replay(COMPANY, known.id, &actor())), Err(ReplayError::Ended("cancelled")));
+    // What the engine still had in hand owes nothing any more.
+    let done = ReplayProgress { state: ReplayState::Done, done: 2, ended: Some(bench.now()), ..known.progress.clone() };
+    bench.record(Outcomes { rows: vec![owed], replays: vec![(known.id, done)], ..Outcomes::default() });
+    let ended = bench.store.replay(known.id).unwrap().unwrap();
+    assert_eq!((ended.progress.state, ended.progress.done), (ReplayState::Cancelled, 2));
+    let state = bench.store.delivery_state().unwrap();
+    assert!(state.replays.is_empty() && state.retries.is_empty());
+    let view = bench.store.delivery_of(&subscription, delivery).unwrap().unwrap();
+    assert_eq!((view.state, view.reason.as_deref()), (DeliveryStateName::Cancelled, Some("replay 1 was cancelled")));
+    let next = now_or_never(bench.store.create_replay(COMPANY, new, &actor())).unwrap();
+    assert_eq!(next.id.0, 2);
+    assert_eq!(bench.store.replays_of(COMPANY).unwrap().len(), 2);
+    assert_eq!(bench.store.replays_of(OTHER).unwrap(), []);
+}
+
+#[test]
 fn a_deleted_subscription_takes_its_position_along_and_leaves_its_number_unused() {
     let bench = Bench::new();
     let first = bench.publish_one("claim.created");
@@ -347,7 +420,7 @@ fn a_deleted_subscription_takes_its_position_along_and_leaves_its_number_unused(
     bench.record(Outcomes {
         rows: vec![(id(&subscription, EventId(2)), DeliveryRow::Retry(retry(&bench)))],
         positions: vec![(subscription.id, placed(first, &[]))],
-        receivers: vec![(subscription.id, Standing::Active, Health::GivenUp)],
+        receivers: vec![ReceiverNote { subscription: subscription.id, standing: Standing::Active, health: Health::GivenUp, resumes: 0 }],
         ..Outcomes::default()
     });
     let state = bench.store.delivery_state().unwrap();
@@ -384,8 +457,8 @@ fn the_engine_finds_after_a_restart_what_it_wrote() {
     assert_eq!(state.positions.len(), 2);
     assert_eq!(Some(state.positions[&one.id].clone()), placed(events[1], &[4, 5, 9]));
     assert_eq!(Some(state.positions[&two.id].clone()), placed(events[4], &[]));
-    assert_eq!(state.retries[&one.id], [(EventId(3), row), (EventId(7), row)]);
-    assert_eq!(state.retries[&two.id], [(EventId(6), row)]);
+    assert_eq!(state.retries[&(one.id, 0)], [(EventId(3), row), (EventId(7), row)]);
+    assert_eq!(state.retries[&(two.id, 0)], [(EventId(6), row)]);
     assert_eq!(state.unannounced, [(id(&two, EventId(7)), letter)]);
     bench.record(Outcomes {
         rows: vec![(id(&one, EventId(3)), DeliveryRow::Settled), (id(&one, EventId(7)), DeliveryRow::Dead(refused))],
@@ -393,7 +466,7 @@ fn the_engine_finds_after_a_restart_what_it_wrote() {
         ..Outcomes::default()
     });
     let state = bench.store.delivery_state().unwrap();
-    assert_eq!(state.retries.keys().collect::<Vec<_>>(), [&two.id]);
+    assert_eq!(state.retries.keys().collect::<Vec<_>>(), [&(two.id, 0)]);
     assert_eq!(state.unannounced, []);
 }
 
@@ -408,8 +481,7 @@ fn a_person_retries_and_discards_with_a_row_in_the_audit_log() {
         ..Outcomes::default()
     });
     let write = |row, act| {
-        let rows = vec![(id(&subscription, event.id), row)];
-        now_or_never(bench.store.write_rows(rows, Some(&actor()), act)).unwrap();
+        now_or_never(bench.store.write_row(id(&subscription, event.id), row, &actor(), act, "not wanted")).unwrap();
     };
     write(DeliveryRow::Retry(retry(&bench)), "delivery.retry");
     assert_eq!(bench.state(&subscription, event.id), Some(DeliveryStateName::Pending));
@@ -659,7 +731,7 @@ fn the_list_goes_from_the_newest_down_in_pages_and_by_state_and_type() {
     assert_eq!(of_state(DeliveryStateName::Cancelled), [6]);
     assert_eq!(of_state(DeliveryStateName::Expired), [0_u64; 0]);
     assert_eq!(bench.ids(&DeliveriesQuery { filter: &filter("claim.closed"), ..query.clone() }), [11, 4]);
-    assert_eq!(bench.ids(&DeliveriesQuery { before: Some(EventId(9)), ..query.clone() }), [8, 6, 5, 4, 3]);
+    assert_eq!(bench.ids(&DeliveriesQuery { before: Some((EventId(9), 0)), ..query.clone() }), [8, 6, 5, 4, 3]);
 }
 
 #[test]

@@ -68,6 +68,8 @@ pub struct Target {
     pub(super) pool: Pool,
     key: SigningKey,
     form: Form,
+    /// The key before it, and the time from which it does not count any more.
+    previous: Option<(SigningKey, Timestamp)>,
     /// All headers, with empty values in the places of those that differ from attempt to attempt.
     headers: HeaderMap,
     /// Where the signature over the body alone goes.
@@ -142,6 +144,7 @@ impl Target {
         }
         let key = SigningKey::new(&subscription.secret.0);
         let form = Form::new(subscription.id, &knobs, &key, origin)?;
+        let previous = subscription.previous.as_ref().map(|previous| (SigningKey::new(&previous.secret.0), previous.until));
         let trust = Trust::of(&subscription.wishes.overrides)?;
         let grant = match &subscription.wishes.auth {
             Auth::OAuth2(credentials) => Some(Arc::new(Grant::new(&subscription.wishes.url, credentials, trust.clone())?)),
@@ -153,6 +156,7 @@ impl Target {
             endpoint,
             pool: Pool::default(),
             key,
+            previous,
             form,
             headers,
             body_signature,
@@ -212,7 +216,15 @@ impl Target {
         let stamp_end = text.len();
         let mut signature_end = stamp_end;
         if self.knobs.signature.is_in_standard_header() {
+            let stamp = text.clone();
             self.key.sign_onto(&mut text, signed);
+            if let Some((key, _)) = self.previous.as_ref().filter(|(_, until)| now < *until) {
+                // Both count: a receiver takes the one that it knows (Standard Webhooks 1.0.0, zero-downtime rotation).
+                let mut with_stamp = stamp;
+                key.sign_onto(&mut with_stamp, signed);
+                text.push(' ');
+                text.push_str(with_stamp.get(stamp_end..).unwrap_or_default());
+            }
             signature_end = text.len();
         }
         if self.body_signature.is_some() {

@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliveryShape {
-    /// `{subscription}-{event}`
+    /// `{subscription}-{event}`, with `-r{n}` behind it when replay n owes it.
     pub id: String,
     /// To whom.
     pub subscription_id: u32,
@@ -17,7 +17,7 @@ pub struct DeliveryShape {
     pub kind: Option<String>,
     /// `pending`, `delivered`, `dead`, `expired` or `cancelled`.
     pub state: &'static str,
-    /// The replay that it belongs to; none.
+    /// The replay that it belongs to, if it does.
     pub replay: Option<u32>,
     /// When the next attempt may be made.
     pub next_due_utc: Option<String>,

@@ -15,11 +15,16 @@ pub(super) fn refused(pointer: &str, detail: impl Into<String>) -> Refusal {
 }
 
 pub(super) fn object(body: &[u8]) -> Result<Object, Refusal> {
+    object_of(body, "a subscription")
+}
+
+/// The members of a body; `what` says what they describe.
+pub(super) fn object_of(body: &[u8], what: &str) -> Result<Object, Refusal> {
     let broken =
         |error: serde_json::Error| Refusal { code: "invalid_json", pointer: None, detail: format!("not JSON: {error}"), offset: None };
     match serde_json::from_slice(body).map_err(broken)? {
         Value::Object(object) => Ok(object),
-        _ => Err(Refusal { code: "not_an_object", pointer: None, detail: "a subscription is a JSON object".to_owned(), offset: None }),
+        _ => Err(Refusal { code: "not_an_object", pointer: None, detail: format!("{what} is a JSON object"), offset: None }),
     }
 }
 

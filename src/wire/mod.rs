@@ -13,4 +13,5 @@ pub mod problem;
 pub mod publish;
 mod receiver_auth;
 pub mod references;
+pub mod replays;
 pub mod subscriptions;

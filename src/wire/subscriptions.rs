@@ -261,6 +261,7 @@ mod tests {
             secret: Secret([1; 32]),
             previous: None,
             consent: None,
+            resumes: 0,
             standing: Standing::Active,
             health: Health::default(),
             created: Timestamp::from_micros(1_795_343_400_123_456),

@@ -42,12 +42,43 @@ fn a_dead_letter_is_seen_retried_and_delivered() {
     let listed = ask(&data_dir, &["delivery", "list", "--subscription", "1", "--state", "dead"]);
     assert_eq!(listed["deliveries"].as_array().unwrap().len(), 1, "{listed}");
 
-    let tally = ask(&data_dir, &["delivery", "retry", "--all-dead", "--subscription", "1"]);
-    assert_eq!(tally, json!({"retried": 1, "refused": []}));
+    let elsewhere = ask(&data_dir, &["delivery", "retry", "--all", "--subscription", "1", "--types", "policy.*"]);
+    assert_eq!(elsewhere, json!({"retried": 0, "more": false}));
+    let tally = ask(&data_dir, &["delivery", "retry", "--all", "--subscription", "1", "--reason", "they are back"]);
+    assert_eq!(tally, json!({"retried": 1, "more": false}));
     wait_for_state(&data_dir, &delivery, "delivered");
     let ids: Vec<Value> = (0..3).map(|_| sink.json()["id"].clone()).collect();
     assert_eq!(ids, vec![json!(format!("evt_{event}_1")); 3]);
     assert_eq!(run(&data_dir, &["delivery", "retry", &delivery]).status.code(), Some(1), "it is delivered already");
+}
+
+#[test]
+fn what_was_delivered_is_replayed_and_a_secret_rotated() {
+    let (_folder, data_dir) = data_dir();
+    let _daemon = RealDaemon::start(&data_dir, &[]);
+    ask(&data_dir, &["company", "create", "--slug", "acme"]);
+    let sink = Running::start(bare(&["sink", "--port", "0", "--output", "json"]));
+    let url = format!("http://{}/hooks", sink.note("lutine sink listening on http://"));
+    let created = ask(&data_dir, &["subscription", "create", "--url", &url, "--ordering", "key", "--ordering-key", "/claimId"]);
+    assert_eq!((&created["ordering"], &created["orderingKey"]), (&json!("key"), &json!("/claimId")));
+    let event = ask(&data_dir, &["trigger", "claim.created"])["id"].clone();
+    assert_eq!(sink.json()["id"], json!(format!("evt_{event}_1")));
+    wait_for_state(&data_dir, &format!("1-{event}"), "delivered");
+    let number = event.to_string();
+    assert_eq!(ask(&data_dir, &["subscription", "replay", "1", "--id", &number, "--dry-run"]), json!({"count": 1}));
+    let started = ask(&data_dir, &["subscription", "replay", "1", "--types", "claim.*"]);
+    assert_eq!(started, json!({"replayId": 1, "count": 1}));
+    assert_eq!(sink.json()["id"], json!(format!("evt_{event}_1_r1")));
+    wait_until("the end of the replay", || ask(&data_dir, &["replay", "show", "1"])["state"] == "done");
+    let listed = ask(&data_dir, &["replay", "list", "--subscription", "1"]);
+    assert_eq!((&listed["replays"][0]["replayId"], &listed["replays"][0]["done"]), (&json!(1), &json!(1)));
+    assert_eq!(run(&data_dir, &["replay", "cancel", "1"]).status.code(), Some(1), "it is done");
+    let shown = run(&data_dir, &["replay", "show", "1", "--output", "table"]);
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("1 of 1"));
+    let rotated = ask(&data_dir, &["subscription", "rotate-secret", "1"]);
+    assert!(rotated["secret"] != created["secret"] && rotated["previousExpiresUtc"].is_string(), "{rotated}");
+    let revoked = ask(&data_dir, &["subscription", "rotate-secret", "1", "--overlap-seconds", "0"]);
+    assert_eq!(revoked["previousExpiresUtc"], Value::Null);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::bare;
 
 #[test]
 fn wrong_usage_ends_with_2() {
-    let wrong: [&[&str]; 14] = [
+    let wrong: [&[&str]; 16] = [
         &["frobnicate"],
         &["company", "create"],
         &["company", "create", "--slug", "No Slug"],
@@ -17,7 +17,9 @@ fn wrong_usage_ends_with_2() {
         &["subscription", "create", "--url", "http://a/", "--bearer", "t", "--basic", "a:b"],
         &["subscription", "show", "twelve"],
         &["delivery", "show", "12"],
-        &["delivery", "retry", "--all-dead"],
+        &["delivery", "retry", "--all"],
+        &["subscription", "replay", "12"],
+        &["subscription", "replay", "12", "--id", "7", "--state", "dead"],
         &["delivery", "discard", "12-1"],
         &["sink", "--answer", "maybe"],
         &["listen", "--forward-to", "http://localhost/", "--secret", "hunter2"],

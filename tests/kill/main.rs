@@ -7,6 +7,7 @@ mod support;
 
 mod assertions;
 mod deliveries;
+mod keyed;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;

@@ -8,17 +8,19 @@ use lutine::delivery::core::{Core, Start};
 use lutine::delivery::{Alert, PermitLimits};
 use lutine::domain::clock::Clock;
 use lutine::domain::company::CompanyId;
+use lutine::domain::cursor::Position;
 use lutine::domain::event::EventId;
 use lutine::domain::filter::TypeFilter;
 use lutine::domain::health::Health;
-use lutine::domain::profile::{Overrides, Profile};
+use lutine::domain::profile::{OnExhausted, Overrides, Profile};
 use lutine::domain::retry::{ErrorClass, Exchange};
-use lutine::domain::subscription::{Auth, DeliveryId, Ordering, Secret, Standing, Subscription, SubscriptionId, Wishes};
+use lutine::domain::subscription::{Auth, DeliveryId, Ordering, ReplayId, Secret, Standing, Subscription, SubscriptionId, Wishes};
 use lutine::domain::time::Timestamp;
 use lutine::store::disk::Disk;
 use lutine::store::faults::Faults;
 use lutine::store::{
-    CloseState, ClosedRow, DeliveryRow, DeliveryStateName, FaultSink, Outcomes, RetryRow, Store, StoreOptions, SubscriptionChange,
+    CloseState, ClosedRow, DeadThen, DeliveryRow, DeliveryStateName, DeliveryView, FaultSink, LogEvent, NewReplay, Outcomes, Replay,
+    ReplayError, ReplayState, RetryRow, Selection, Store, StoreOptions, SubscriptionChange,
 };
 use lutine::telemetry::metrics::Metrics;
 use lutine::webhook::Report;
@@ -173,6 +175,14 @@ impl World {
             }
             self.oracle.changed(subscription);
         }
+        for company in [CompanyId(1), CompanyId(2)] {
+            for replay in store.replays_of(company).unwrap() {
+                self.oracle.replayed(&replay);
+                if replay.progress.state == ReplayState::Cancelled {
+                    self.oracle.replay_cancelled(replay.id);
+                }
+            }
+        }
     }
 
     /// One world: lives until the power goes or the daemon is stopped, then everything comes to rest and is checked.
@@ -317,6 +327,7 @@ impl World {
                     self.oracle.count("exhausted told");
                 }
                 Alert::Disabled { .. } => self.oracle.count("disabled told"),
+                Alert::Suspended { exhausted: Some(_), .. } => self.oracle.count("suspended for an event told"),
                 Alert::Suspended { .. } => self.oracle.count("suspended told"),
             }
             if self.chance.one_in(20) {
@@ -343,9 +354,9 @@ impl World {
     }
 
     fn begin(&mut self, life: &mut Life, start: &Start, now: Timestamp) -> Lived {
-        let delivery = DeliveryId { subscription: start.subscription, event: start.event.id };
+        let delivery = start.delivery;
         self.oracle.started(start, now, life.store.cutoff())?;
-        let subscription = life.store.subscription(start.subscription);
+        let subscription = life.store.subscription(start.delivery.subscription);
         let url = subscription.map_or(String::new(), |subscription| subscription.wishes.url.clone());
         let host = url.bytes().find(u8::is_ascii_digit).map_or(0, |digit| usize::from(digit - b'0'));
         let mood = match self.moods[host] {
@@ -391,7 +402,7 @@ impl World {
             let report = report(exchange, flight.status, now.since(flight.started));
             self.oracle.finished(flight.delivery, flight.number, flight.answer, now);
             let chance = self.chance.next() as u32;
-            life.core.finish(flight.delivery.subscription, flight.delivery.event, report, now, chance);
+            life.core.finish(flight.delivery, report, now, chance);
         }
     }
 
@@ -428,7 +439,7 @@ impl World {
 
     /// One random act.
     fn act(&mut self, life: &mut Life) -> Lived {
-        match self.chance.below(44) {
+        match self.chance.below(48) {
             0..=10 => {
                 let count = 1 + self.chance.below(6);
                 self.publish(life, count)
@@ -459,9 +470,12 @@ impl World {
                 let list = FILTERS[world.chance.below(FILTERS.len() as u64) as usize];
                 SubscriptionChange::Wishes(Box::new(Wishes { filter: filter(list), types: types(list), ..subscription.wishes.clone() }))
             }),
-            36 => self.change(life, "ordering changed", |_, subscription| {
-                let ordering = if subscription.wishes.ordering == Ordering::Strict { Ordering::Parallel } else { Ordering::Strict };
-                SubscriptionChange::Wishes(Box::new(Wishes { ordering, ..subscription.wishes.clone() }))
+            36 => self.change(life, "ordering changed", |world, subscription| {
+                let mut wishes = subscription.wishes.clone();
+                while wishes.ordering == subscription.wishes.ordering && wishes.ordering_key == subscription.wishes.ordering_key {
+                    world.order(&mut wishes);
+                }
+                SubscriptionChange::Wishes(Box::new(wishes))
             }),
             37 | 38 => self.retry(life),
             39 => self.discard(life),
@@ -470,6 +484,9 @@ impl World {
                 self.done(life.store.settle_attempts())?;
                 self.done(life.store.maintain()).map(drop)
             }
+            42 | 43 => self.replay(life),
+            44 => self.cancel_replay(life),
+            45 => self.retry_all(life),
             _ => self.expire(life),
         }
     }
@@ -479,7 +496,12 @@ impl World {
         let mut appending = Vec::new();
         for _ in 0..count {
             let company = CompanyId(1 + u32::from(self.chance.one_in(4)));
-            let event = event(KINDS[self.chance.below(4) as usize], "{\"a\":1}", None);
+            let key = match self.chance.below(5) {
+                0 => String::new(),
+                value => format!("\"k\":{value},"),
+            };
+            let payload = format!("{{{key}\"deep\":{{\"j\":\"{}\"}}}}", self.chance.below(3));
+            let event = event(KINDS[self.chance.below(4) as usize], &payload, None);
             match life.store.append(life.store.prepare(company, &event)) {
                 Ok(one) => appending.push(one),
                 // Too many segments wait.
@@ -504,6 +526,13 @@ impl World {
         }
     }
 
+    /// Some order.
+    fn order(&mut self, wishes: &mut Wishes) {
+        wishes.ordering = [Ordering::Parallel, Ordering::Strict, Ordering::Key][self.chance.below(3) as usize];
+        let pointer = if self.chance.one_in(3) { "/deep/j" } else { "/k" };
+        wishes.ordering_key = (wishes.ordering == Ordering::Key).then(|| pointer.parse().unwrap());
+    }
+
     fn subscribe(&mut self, life: &mut Life) -> Lived {
         if life.store.all_subscriptions().len() >= SUBSCRIPTIONS_MAX {
             return Ok(());
@@ -514,7 +543,8 @@ impl World {
         let list = FILTERS[self.chance.below(FILTERS.len() as u64) as usize];
         (wishes.filter, wishes.types) = (filter(list), types(list));
         wishes.overrides.retry_schedule_ms = Some(schedules[self.chance.below(4) as usize].to_vec());
-        wishes.ordering = if self.chance.one_in(3) { Ordering::Strict } else { Ordering::Parallel };
+        wishes.overrides.on_exhausted = self.chance.one_in(5).then_some(OnExhausted::Suspend);
+        self.order(&mut wishes);
         wishes.max_in_flight = [1, 2, 4, 16][self.chance.below(4) as usize];
         wishes.rate_per_minute = [0, 0, 0, 6, 60, 300][self.chance.below(6) as usize];
         let company = CompanyId(1 + u32::from(self.chance.one_in(4)));
@@ -564,6 +594,7 @@ impl World {
         if let Some(subscription) = &changed {
             self.oracle.changing(Arc::clone(subscription));
         }
+
         self.meanwhile(life)?;
         if let Some(subscription) = changed.filter(|changed| !self.oracle.is_deleted(changed.id)) {
             self.oracle.changed(Arc::clone(&subscription));
@@ -586,12 +617,16 @@ impl World {
             limit: 20,
         };
         let page = self.done(life.store.deliveries(&query))?;
-        let open: Vec<_> = page.views.iter().filter(|view| view.state != DeliveryStateName::Pending || view.next_due.is_some()).collect();
+        let is_open = |view: &&DeliveryView| view.state != DeliveryStateName::Pending || view.next_due.is_some() || view.is_held;
+        let open: Vec<_> = page.views.iter().filter(is_open).collect();
         if open.is_empty() {
             return Ok(None);
         }
         let id = open[self.chance.below(open.len() as u64) as usize].id;
-        let Some(view) = self.done(life.store.delivery(&subscription, id.event))? else { return Ok(None) };
+        let Some(view) = self.done(life.store.delivery_of(&subscription, id))? else { return Ok(None) };
+        if view.is_held {
+            self.oracle.count("a person looks at a held one");
+        }
         Ok(Some((id, view.state, view.attempts.iter().map(|attempt| attempt.number).max().unwrap_or(0))))
     }
 
@@ -601,14 +636,19 @@ impl World {
 
     fn retry(&mut self, life: &mut Life) -> Lived {
         let Some((id, _, attempts)) = self.any_delivery(life)? else { return Ok(()) };
+        let is_over = |replay: Replay| replay.progress.state == ReplayState::Cancelled;
+        if id.run > 0 && self.done(life.store.replay(ReplayId(id.run)))?.is_none_or(is_over) {
+            return Ok(());
+        }
         let Some(event) = self.done(life.store.read_event(Self::company_of(life, id.subscription), id.event))? else { return Ok(()) };
-        let row = RetryRow { attempts, due: life.store.now(), created: event.created };
+        let Some(subscription) = life.store.subscription(id.subscription) else { return Ok(()) };
+        let row = RetryRow { attempts, due: life.store.now(), created: event.created, key: event.order_key(&subscription) };
         self.disk.enter("acting");
         // Whether or not the power goes, a person has wanted it.
-        self.oracle.retried(id, attempts);
-        let written = now_or_never(life.store.write_rows(vec![(id, DeliveryRow::Retry(row))], Some(&actor()), "delivery.retry"));
+        self.oracle.retried(id);
+        let written = now_or_never(life.store.write_row(id, DeliveryRow::Retry(row), &actor(), "delivery.retry", ""));
         self.answered(written)?;
-        self.oracle.retried(id, attempts);
+        self.oracle.retried(id);
         life.core.owed_by_hand(id, row);
         self.oracle.count("retried by hand");
         Ok(())
@@ -635,9 +675,85 @@ impl World {
         let created = created.map_or_else(Timestamp::default, |event| event.created);
         let row = ClosedRow { state: CloseState::Cancelled, at: life.store.now(), created, reason: "enough".to_owned(), attempts };
         self.disk.enter("acting");
-        let written = now_or_never(life.store.write_rows(vec![(id, DeliveryRow::Closed(row))], Some(&actor()), "delivery.discard"));
+        let written = now_or_never(life.store.write_row(id, DeliveryRow::Closed(row), &actor(), "delivery.discard", "enough"));
         self.answered(written)?;
         self.oracle.count(if state == DeliveryStateName::Dead { "dead letter discarded" } else { "discarded" });
+        Ok(())
+    }
+
+    fn replay(&mut self, life: &mut Life) -> Lived {
+        let Some(subscription) = self.any(life) else { return Ok(()) };
+        let company = subscription.company;
+        let everything = TypeFilter::default();
+        let kept = self.done(life.store.read_after(company, Position::START, &everything, 400))?.events;
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let places = [self.chance.below(kept.len() as u64), self.chance.below(kept.len() as u64)].map(|place| place as usize);
+        let (first, last) = (places[0].min(places[1]), places[0].max(places[1]));
+        let stretch = &kept[first..=last.min(first + 60)];
+        let (Some(above), Some(until)) = (stretch.first(), stretch.last()) else { return Ok(()) };
+        let after = Position { created: above.created, id: EventId(above.id.0 - 1) };
+        let filter = &subscription.wishes.filter;
+        let is_wanted = |event: &&LogEvent| filter.matches(&event.kind.to_ascii_lowercase(), &event.version);
+        let listed: Arc<[EventId]> = stretch.iter().filter(is_wanted).map(|event| event.id).collect();
+        let count = listed.len() as u64;
+        let events = self.chance.one_in(3).then_some(listed);
+        let selection = Selection { filter: filter.clone(), after, until: until.position(), events };
+        let rate_per_minute = if self.chance.one_in(4) { 30 } else { 0 };
+        let new = NewReplay { subscription: subscription.id, selection, count, rate_per_minute };
+        self.disk.enter("acting");
+        let created = now_or_never(life.store.create_replay(company, new, &actor()));
+        let replay = match created {
+            Some(Err(ReplayError::TooMany)) => return Ok(()),
+            created => self.answered(created)?,
+        };
+        self.oracle.replayed(&replay);
+        self.meanwhile(life)?;
+        life.core.replay(&replay);
+        self.oracle.count("replay asked for");
+        Ok(())
+    }
+
+    fn cancel_replay(&mut self, life: &mut Life) -> Lived {
+        let running = self.oracle.running_replays(&life.store);
+        if running.is_empty() {
+            return Ok(());
+        }
+        let id = running[self.chance.below(running.len() as u64) as usize];
+        let Some(replay) = self.done(life.store.replay(id))? else { return Ok(()) };
+        self.disk.enter("acting");
+        let cancelled = now_or_never(life.store.cancel_replay(replay.company, id, &actor()));
+        let subscription = self.answered(cancelled)?;
+        // Others go on between the two halves of an act, as far as they know.
+        self.run(life, Duration::from_millis(30))?;
+        life.core.replay_cancelled(subscription, id);
+        self.oracle.replay_cancelled(id);
+        Ok(())
+    }
+
+    fn retry_all(&mut self, life: &mut Life) -> Lived {
+        let Some(subscription) = self.any(life) else { return Ok(()) };
+        let mut letters = Vec::new();
+        for id in self.done(life.store.dead_letters(subscription.id, (EventId(0), 0), 50))? {
+            if let Some(event) = self.done(life.store.read_event(subscription.company, id.event))? {
+                letters.push((id, event.order_key(&subscription)));
+            }
+        }
+        for (id, _) in &letters {
+            self.oracle.retried(*id);
+        }
+        self.disk.enter("acting");
+        let actor = actor();
+        let settled = life.store.settle_dead(subscription.id, letters, DeadThen::Retry, "all".to_owned(), &actor);
+        let settled = self.answered(now_or_never(settled))?;
+        for _ in &settled {
+            self.oracle.count("retried with all others");
+        }
+        for (id, _) in &settled {
+            self.oracle.retried(*id);
+        }
+        life.core.revived(settled);
         Ok(())
     }
 

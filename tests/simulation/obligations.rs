@@ -9,10 +9,12 @@ use lutine::domain::company::CompanyId;
 use lutine::domain::cursor::Position;
 use lutine::domain::event::EventId;
 use lutine::domain::filter::TypeFilter;
+use lutine::domain::health::Health;
+use lutine::domain::profile::OnExhausted;
 use lutine::domain::retry::RETRY_AFTER_MAX;
-use lutine::domain::subscription::{DeliveryId, Ordering, Subscription, SubscriptionId};
+use lutine::domain::subscription::{DeliveryId, Ordering, ReplayId, Standing, Subscription, SubscriptionId};
 use lutine::domain::time::Timestamp;
-use lutine::store::{DeliveryRow, DeliveryStateName, LogEvent, Outcomes, Store};
+use lutine::store::{DeliveryRow, DeliveryStateName, LogEvent, Outcomes, Replay, ReplayState, Store};
 
 pub const IN_FLIGHT_MAX: usize = 16;
 pub const TO_HOST_MAX: usize = 4;
@@ -33,6 +35,8 @@ struct Event {
     company: CompanyId,
     created: Timestamp,
     folded: String,
+    /// Its values by ordering key.
+    values: BTreeMap<&'static str, String>,
     /// The subscription that one of the daemon's own events speaks of.
     about: Option<u32>,
     /// It must end for these.
@@ -52,8 +56,8 @@ struct Party {
     is_deleted: bool,
     /// Paused, or disabled by a 410.
     is_stopped: bool,
-    /// Strict above this event.
-    strict_since: EventId,
+    /// In this order above this event.
+    ordered_since: EventId,
     /// Failures in a row that the engine knows of.
     failures: u32,
     /// Of this life.
@@ -81,11 +85,7 @@ struct Track {
     /// How often the receiver refused or failed it.
     failures: u32,
     was_refused: bool,
-    /// The greatest number that any attempt has had.
-    highest: u32,
     was_by_hand: bool,
-    /// Attempts that the person knew of.
-    asked: u32,
     /// A person has retried it.
     by_hand: bool,
     is_cancelled: bool,
@@ -93,11 +93,20 @@ struct Track {
     was_slow: bool,
 }
 
+/// A replay.
+#[derive(Debug)]
+struct Again {
+    subscription: SubscriptionId,
+    events: BTreeSet<EventId>,
+    is_cancelled: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Oracle {
     events: BTreeMap<EventId, Event>,
     parties: BTreeMap<SubscriptionId, Party>,
     tracks: BTreeMap<DeliveryId, Track>,
+    replays: BTreeMap<u32, Again>,
     seen: BTreeMap<CompanyId, Position>,
     life: u32,
     /// Somebody has begun to delete it, and was not answered yet.
@@ -154,8 +163,9 @@ impl Oracle {
         {
             party.announced.push((payload["firstEventId"].as_u64().unwrap(), payload["lastEventId"].as_u64().unwrap()));
         }
+        let values = ["/k", "/deep/j"].into_iter().filter_map(|pointer| Some((pointer, payload.pointer(pointer)?.to_string()))).collect();
         let mut known =
-            Event { company: event.company, created: event.created, folded, about, must: BTreeSet::new(), may: BTreeSet::new() };
+            Event { company: event.company, created: event.created, folded, values, about, must: BTreeSet::new(), may: BTreeSet::new() };
         for (id, party) in self.parties.iter().filter(|(_, party)| !party.is_deleted && party.start < event.id) {
             if known.wanted(*id, party.subscription.company, &party.subscription.wishes.filter) {
                 known.must.insert(*id);
@@ -183,7 +193,7 @@ impl Oracle {
             start,
             is_deleted: false,
             is_stopped: false,
-            strict_since: EventId(0),
+            ordered_since: EventId(0),
             failures: 0,
             starts: VecDeque::new(),
             alerted: None,
@@ -213,9 +223,10 @@ impl Oracle {
         let Some(party) = self.parties.get_mut(&subscription.id) else { return };
         party.failures = 0;
         party.changing = None;
-        party.is_stopped = subscription.standing != lutine::domain::subscription::Standing::Active;
-        if party.subscription.wishes.ordering != subscription.wishes.ordering {
-            party.strict_since = self.events.keys().next_back().copied().unwrap_or(EventId(0));
+        party.is_stopped = is_stopped(&subscription);
+        let before = &party.subscription.wishes;
+        if (before.ordering, &before.ordering_key) != (subscription.wishes.ordering, &subscription.wishes.ordering_key) {
+            party.ordered_since = self.events.keys().next_back().copied().unwrap_or(EventId(0));
         }
         let id = subscription.id;
         if party.subscription.wishes.filter != subscription.wishes.filter {
@@ -255,13 +266,49 @@ impl Oracle {
         self.parties.contains_key(&id)
     }
 
+    /// A replay is in the ledger.
+    pub fn replayed(&mut self, replay: &Replay) {
+        if self.replays.contains_key(&replay.id.0) {
+            return;
+        }
+        let has = |(id, event): (&EventId, &Event)| {
+            let position = Position { created: event.created, id: *id };
+            let is_its = event.company == replay.company && replay.selection.has(position, &event.folded, "1");
+            (is_its && event.about != Some(replay.subscription.0)).then_some(*id)
+        };
+        let events: BTreeSet<EventId> = self.events.iter().filter_map(has).collect();
+        trace(|| format!("replay {} of {} events to {}", replay.id, events.len(), replay.subscription));
+        self.replays.insert(replay.id.0, Again { subscription: replay.subscription, events, is_cancelled: false });
+    }
+
+    /// A person has ended it.
+    pub fn replay_cancelled(&mut self, id: ReplayId) {
+        trace(|| format!("replay {id} is cancelled"));
+        if let Some(again) = self.replays.get_mut(&id.0) {
+            again.is_cancelled = true;
+        }
+    }
+
+    /// What runs.
+    pub fn running_replays(&self, store: &Store) -> Vec<ReplayId> {
+        let is_running = |id: &ReplayId| store.replay(*id).unwrap().is_some_and(|replay| replay.progress.state == ReplayState::Running);
+        self.replays.keys().map(|id| ReplayId(*id)).filter(is_running).collect()
+    }
+
+    /// Whether an event is owed to a subscription by itself, or by the replay that a delivery belongs to.
+    fn owes(&self, delivery: DeliveryId, id: EventId, event: &Event) -> bool {
+        match self.replays.get(&delivery.run) {
+            Some(again) => again.events.contains(&id),
+            None => event.must.contains(&delivery.subscription),
+        }
+    }
+
     /// A person wants it again.
-    pub fn retried(&mut self, delivery: DeliveryId, attempts: u32) {
+    pub fn retried(&mut self, delivery: DeliveryId) {
         trace(|| format!("{delivery} is retried by hand"));
         let track = self.tracks.entry(delivery).or_default();
         track.by_hand = true;
         track.was_by_hand = true;
-        track.asked = attempts;
         track.due = None;
         track.recorded_due = None;
         track.is_dead = false;
@@ -280,7 +327,7 @@ impl Oracle {
 
     /// An attempt starts.
     pub fn started(&mut self, start: &Start, now: Timestamp, cutoff: Timestamp) -> Result<(), String> {
-        let delivery = DeliveryId { subscription: start.subscription, event: start.event.id };
+        let delivery = start.delivery;
         trace(|| format!("{now} {delivery} attempt {} starts", start.number));
         let told = |what: String| Err(format!("{delivery}, attempt {}: {what}", start.number));
         let Some(event) = self.events.get(&delivery.event) else { return told("the log does not have the event".to_owned()) };
@@ -293,7 +340,16 @@ impl Oracle {
         }
         let track = self.tracks.get(&delivery).cloned().unwrap_or_default();
         let will_want = party.changing.as_ref().is_some_and(|next| event.wanted(next.id, next.company, &next.wishes.filter));
-        if !will_want && !event.must.contains(&delivery.subscription) && !event.may.contains(&delivery.subscription) && !track.by_hand {
+        if let Some(again) = self.replays.get(&delivery.run) {
+            let is_its = again.subscription == delivery.subscription && again.events.contains(&delivery.event);
+            if !is_its || again.is_cancelled {
+                return told(format!("it is not its replay's, or that is cancelled ({})", again.is_cancelled));
+            }
+        } else if !will_want
+            && !event.must.contains(&delivery.subscription)
+            && !event.may.contains(&delivery.subscription)
+            && !track.by_hand
+        {
             return told(format!("the subscription does not want {}", event.folded));
         }
         if track.is_in_flight {
@@ -311,22 +367,36 @@ impl Oracle {
         if let Some(due) = track.due.filter(|due| *due > now) {
             return told(format!("it is due at {due} and it is {now}"));
         }
-        // A retry by hand counts on from the last attempt in the log: one that was answered with 410, one that the power
-        // loss left there and not in the ledger, or not the last one, which is on its way to the disk.
-        let may_be = track.asked.min(track.seen) + 1..=track.highest + 1;
-        if start.number != track.seen + 1 && !(track.by_hand && may_be.contains(&start.number)) {
+        if start.number != track.seen + 1 {
             return told(format!("{} attempts were made", track.seen));
         }
-        let strictly = party.subscription.wishes.ordering == Ordering::Strict && party.changing.is_none();
-        if strictly && event.must.contains(&delivery.subscription) && track.taken.is_none() && !track.by_hand && track.seen == 0 {
+        let wishes = &party.subscription.wishes;
+        let is_settled = party.changing.is_none() && self.owes(delivery, delivery.event, event) && delivery.event > party.ordered_since;
+        let value = |event: &Event| wishes.ordering_key.as_ref().and_then(|key| event.values.get(key.as_str()).cloned());
+        let mine = value(event);
+        let is_ordered = match wishes.ordering {
+            Ordering::Parallel => false,
+            Ordering::Strict => track.seen == 0,
+            Ordering::Key => mine.is_some(),
+        };
+        if is_settled && is_ordered && track.taken.is_none() && !track.by_hand {
             let is_open = |id: EventId, earlier: &Event| {
-                let track = self.tracks.get(&DeliveryId { subscription: delivery.subscription, event: id }).cloned().unwrap_or_default();
+                let track = self.tracks.get(&DeliveryId { event: id, ..delivery }).cloned().unwrap_or_default();
                 let has_ended = track.taken.is_some() || track.is_dead || track.is_cancelled || track.by_hand;
-                earlier.must.contains(&delivery.subscription) && earlier.created >= cutoff && !has_ended
+                let is_of_key = wishes.ordering == Ordering::Strict || value(earlier) == mine;
+                is_of_key && self.owes(delivery, id, earlier) && earlier.created >= cutoff && !has_ended
             };
-            let earlier = self.events.range(..delivery.event).filter(|(id, _)| **id > party.strict_since);
+            let earlier = self.events.range(..delivery.event).filter(|(id, _)| **id > party.ordered_since);
             if let Some((id, _)) = earlier.into_iter().find(|(id, event)| is_open(**id, event)) {
                 return told(format!("event {id} comes first"));
+            }
+        }
+        if is_settled && wishes.ordering == Ordering::Key && mine.is_some() {
+            let of_lane = |id: &DeliveryId| (id.subscription, id.run) == (delivery.subscription, delivery.run);
+            let under_way = |id: &DeliveryId, track: &Track| track.is_in_flight && of_lane(id);
+            let others = self.tracks.iter().filter(|(id, track)| under_way(id, track) && id.event > party.ordered_since);
+            if let Some((id, _)) = others.into_iter().find(|(id, _)| value(&self.events[&id.event]) == mine) {
+                return told(format!("{id} has the same key and is under way"));
             }
         }
         let of_subscription = self.in_flight(|id, _| id.subscription == delivery.subscription);
@@ -363,51 +433,59 @@ impl Oracle {
         let Some(party) = self.parties.get_mut(&delivery.subscription).filter(|party| !party.is_deleted) else { return };
         let track = self.tracks.entry(delivery).or_default();
         track.is_in_flight = false;
-        track.highest = track.highest.max(number);
+        track.seen = number;
         match answer {
             Answer::Taken => {
                 party.failures = 0;
-                track.seen = number;
                 track.taken = Some(self.life);
                 track.is_told = false;
                 track.by_hand = false;
             }
             Answer::Failed(not_before) => {
                 party.failures += 1;
-                track.seen = number;
                 track.failures += 1;
                 match party.schedule.get(number as usize - 1) {
                     Some(wait) => {
                         let asked = not_before.map_or(now, |time| time.min(now.after(RETRY_AFTER_MAX)));
                         track.due = Some(now.after(wait.mul_f64(0.9)).max(asked));
                     }
+                    None if party.subscription.knobs().on_exhausted == OnExhausted::Suspend && delivery.run == 0 => {
+                        track.due = None;
+                        party.is_stopped = true;
+                    }
                     None => track.is_dead = true,
                 }
             }
             Answer::Refused => {
-                track.seen = number;
                 track.was_refused = true;
                 track.is_dead = true;
             }
-            Answer::Gone => party.is_stopped = true,
+            Answer::Gone => {
+                track.failures += 1;
+                track.due = None;
+                party.is_stopped = true;
+            }
         }
     }
 
     /// What the ledger has for certain.
     pub fn recorded(&mut self, outcomes: &Outcomes) {
         trace(|| format!("recorded {:?} {:?} {:?} {:?}", outcomes.rows, outcomes.positions, outcomes.expired, outcomes.settled_tail));
-        for attempt in &outcomes.attempts {
-            let track = self.tracks.entry(attempt.delivery).or_default();
-            if attempt.status != Some(410) {
-                track.recorded = attempt.number;
-            }
-            track.recorded_due = attempt.next_due;
-            track.is_told |= attempt.delivered;
-        }
+        self.attempted(outcomes);
         for (delivery, row) in &outcomes.rows {
             if let DeliveryRow::Dead(_) = row {
                 self.tracks.entry(*delivery).or_default().is_recorded_dead = true;
             }
+        }
+    }
+
+    /// These attempts are on disk.
+    fn attempted(&mut self, outcomes: &Outcomes) {
+        for attempt in &outcomes.attempts {
+            let track = self.tracks.entry(attempt.delivery).or_default();
+            track.recorded = attempt.number;
+            track.recorded_due = attempt.next_due;
+            track.is_told |= attempt.delivered;
         }
     }
 
@@ -422,10 +500,13 @@ impl Oracle {
     pub fn restarted(&mut self, unsure: Option<&Outcomes>, store: &Store) -> Result<(), String> {
         self.life += 1;
         trace(|| format!("life {}", self.life));
-        if let Some(unsure) = unsure
-            && is_written(unsure, store).map_err(|error| error.to_string())?
-        {
-            self.recorded(unsure);
+        if let Some(unsure) = unsure {
+            if is_written(unsure, store).map_err(|error| error.to_string())? {
+                self.recorded(unsure);
+            } else if are_attempted(unsure, store).map_err(|error| error.to_string())? {
+                self.count("power loss between attempts and outcomes");
+                self.attempted(unsure);
+            }
         }
         for track in self.tracks.values_mut() {
             track.seen = track.recorded;
@@ -441,7 +522,7 @@ impl Oracle {
             party.starts.clear();
             party.alerted = None;
             match store.subscription(*id) {
-                Some(subscription) => party.is_stopped = subscription.standing != lutine::domain::subscription::Standing::Active,
+                Some(subscription) => party.is_stopped = is_stopped(&subscription),
                 None if party.is_deleted => {}
                 None => return Err(format!("subscription {id} is lost")),
             }
@@ -459,13 +540,54 @@ impl Oracle {
         Ok(())
     }
 
+    /// Every replay has ended, and with it each of its deliveries.
+    fn check_replays(&mut self, store: &Store) -> Result<(), String> {
+        let cutoff = store.cutoff();
+        let (mut done, mut sent, mut cancelled) = (0, 0, 0);
+        for (run, again) in &self.replays {
+            // One that ended long ago is forgotten.
+            let Some(replay) = store.replay(ReplayId(*run)).map_err(|error| error.to_string())? else { continue };
+            let state = replay.progress.state;
+            if self.is_deleted(again.subscription) || again.is_cancelled {
+                if state == ReplayState::Running {
+                    return Err(format!("replay {run} runs on"));
+                }
+                cancelled += 1;
+                continue;
+            }
+            if state != ReplayState::Done {
+                return Err(format!("replay {run} is {} in the end", state.as_str()));
+            }
+            done += 1;
+            let subscription = store.subscription(again.subscription).ok_or_else(|| format!("replay {run} has no subscription"))?;
+            for event in &again.events {
+                let delivery = DeliveryId { subscription: again.subscription, event: *event, run: *run };
+                let track = self.tracks.get(&delivery).cloned().unwrap_or_default();
+                let view = store.delivery_of(&subscription, delivery).map_err(|error| error.to_string())?;
+                let has_expired = self.events[event].created < cutoff;
+                match view.map(|view| view.state) {
+                    Some(DeliveryStateName::Delivered) if track.taken.is_some() => sent += 1,
+                    Some(DeliveryStateName::Dead) if track.failures > 0 || track.was_refused => {}
+                    Some(DeliveryStateName::Cancelled) if track.is_cancelled => {}
+                    Some(DeliveryStateName::Expired) | None if has_expired => {}
+                    other => return Err(format!("{delivery} is {other:?} in the end: {track:?}")),
+                }
+            }
+        }
+        for (what, count) in [("replay done", done), ("replayed", sent), ("replay cancelled", cancelled)] {
+            *self.census.entry(what).or_default() += count;
+        }
+        Ok(())
+    }
+
     /// Everything has come to rest: whatever was owed has ended, and the ledger tells how.
     pub fn check(&mut self, store: &Store) -> Result<(), String> {
+        self.check_replays(store)?;
         let cutoff = store.cutoff();
         let mut counted: BTreeMap<&'static str, u64> = BTreeMap::new();
         for (id, event) in &self.events {
             for subscription in &event.must {
-                let delivery = DeliveryId { subscription: *subscription, event: *id };
+                let delivery = DeliveryId { subscription: *subscription, event: *id, run: 0 };
                 let party = &self.parties[subscription];
                 let known = store.subscription(*subscription).ok_or_else(|| format!("subscription {subscription} is lost"))?;
                 let view = store.delivery(&known, *id).map_err(|error| error.to_string())?;
@@ -500,6 +622,18 @@ impl Oracle {
     }
 }
 
+fn is_stopped(subscription: &Subscription) -> bool {
+    subscription.standing != Standing::Active || subscription.health == Health::GivenUp
+}
+
+/// Whether the attempts of a batch are in the attempt log.
+fn are_attempted(outcomes: &Outcomes, store: &Store) -> Result<bool, lutine::store::ReadError> {
+    match outcomes.attempts.first() {
+        Some(attempt) => Ok(store.attempts_made(attempt.delivery)? >= attempt.number),
+        None => Ok(false),
+    }
+}
+
 /// Whether everything of a batch is in the ledger.
 fn is_written(outcomes: &Outcomes, store: &Store) -> Result<bool, lutine::store::ReadError> {
     let state = store.delivery_state()?;
@@ -512,14 +646,25 @@ fn is_written(outcomes: &Outcomes, store: &Store) -> Result<bool, lutine::store:
             return Ok(false);
         }
     }
+    for (id, progress) in &outcomes.replays {
+        let known = store.replay(*id)?.map(|replay| replay.progress);
+        if known.is_some_and(|known| (&known.place, known.done) != (&progress.place, progress.done)) {
+            return Ok(false);
+        }
+    }
     let mut rows: BTreeMap<DeliveryId, &DeliveryRow> = BTreeMap::new();
     rows.extend(outcomes.rows.iter().map(|(id, row)| (*id, row)));
     for (id, row) in rows {
         let Some(subscription) = store.subscription(id.subscription) else { continue };
-        let retry = state.retries.get(&id.subscription).and_then(|rows| rows.iter().find(|(event, _)| *event == id.event));
+        // What a replay owes that was cancelled meanwhile is not written.
+        let is_over = |replay: Replay| replay.progress.state == ReplayState::Cancelled;
+        if id.run > 0 && store.replay(ReplayId(id.run))?.is_none_or(is_over) {
+            continue;
+        }
+        let retry = state.retries.get(&(id.subscription, id.run)).and_then(|rows| rows.iter().find(|(event, _)| *event == id.event));
         let is_so = match row {
             DeliveryRow::Retry(row) => retry.is_some_and(|(_, known)| known == row),
-            DeliveryRow::Dead(_) => store.delivery(&subscription, id.event)?.is_some_and(|view| view.state == DeliveryStateName::Dead),
+            DeliveryRow::Dead(_) => store.delivery_of(&subscription, id)?.is_some_and(|view| view.state == DeliveryStateName::Dead),
             DeliveryRow::Settled | DeliveryRow::Closed(_) => retry.is_none(),
         };
         if !is_so {

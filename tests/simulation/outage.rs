@@ -90,10 +90,10 @@ impl Outage {
             for start in self.core.step(now).unwrap() {
                 self.attempts += 1;
                 if self.is_over {
-                    self.count(start.subscription, now);
+                    self.count(start.delivery.subscription, now);
                 }
                 let lasts = Duration::from_millis(if self.is_over { 20 } else { 1_000 } + self.chance.below(100));
-                let delivery = DeliveryId { subscription: start.subscription, event: start.event.id };
+                let delivery = start.delivery;
                 self.flights.push(Reverse((now.after(lasts), delivery)));
             }
             for (_, alert) in self.core.alerts(now) {
@@ -140,7 +140,7 @@ impl Outage {
             let duration = Duration::from_millis(20);
             let report = Report { exchange, address: None, status: None, excerpt: String::new(), truncated: false, error: None, duration };
             let chance = self.chance.next() as u32;
-            self.core.finish(delivery.subscription, delivery.event, report, now, chance);
+            self.core.finish(delivery, report, now, chance);
         }
     }
 

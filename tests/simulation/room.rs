@@ -87,7 +87,7 @@ impl Room {
             }
             let place = self.chance.below(self.under_way.len() as u64) as usize;
             let start = self.under_way.swap_remove(place);
-            self.core.finish(start.subscription, start.event.id, delivered(), self.now(), 0);
+            self.core.finish(start.delivery, delivered(), self.now(), 0);
             self.delivered += 1;
         }
         self.step();

@@ -154,13 +154,13 @@ impl Sender {
     /// A further attempt of something that is to be tried again.
     fn send_again(&mut self, store: &Store) -> bool {
         let Ok(state) = store.delivery_state() else { return false };
-        let Some((id, row)) = state.retries.get(&self.subscription.id).and_then(|rows| rows.first()).copied() else { return true };
+        let Some((id, row)) = state.retries.get(&(self.subscription.id, 0)).and_then(|rows| rows.first()).copied() else { return true };
         let outcome = [Outcome::Delivered, Outcome::Retry, Outcome::Dead][self.chance.below(3) as usize];
         self.record(store, id, Told { outcome, attempts: row.attempts + 1, created: row.created }, None)
     }
 
     fn record(&mut self, store: &Store, event: EventId, told: Told, position: Option<Position>) -> bool {
-        let delivery = DeliveryId { subscription: self.subscription.id, event };
+        let delivery = DeliveryId { subscription: self.subscription.id, event, run: 0 };
         let now = self.clock.now();
         let delivered = told.outcome == Outcome::Delivered;
         let attempt = AttemptRow {
@@ -181,7 +181,7 @@ impl Sender {
         };
         let row = match told.outcome {
             Outcome::Delivered => DeliveryRow::Settled,
-            Outcome::Retry => DeliveryRow::Retry(RetryRow { attempts: told.attempts, due: now, created: told.created }),
+            Outcome::Retry => DeliveryRow::Retry(RetryRow { attempts: told.attempts, due: now, created: told.created, key: None }),
             Outcome::Dead => DeliveryRow::Dead(DeadRow {
                 attempts: told.attempts,
                 at: now,

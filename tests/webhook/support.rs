@@ -327,6 +327,7 @@ pub fn subscription(url: &str) -> Subscription {
         secret: Secret(SECRET),
         previous: None,
         consent: None,
+        resumes: 0,
         standing: Standing::Active,
         health: Health::default(),
         created: now(),
@@ -370,6 +371,7 @@ pub fn event_with(payload: &str, metadata: &str, version: &str) -> OutgoingEvent
     escape_into(&mut envelope, metadata);
     envelope.extend_from_slice(br#""}"#);
     OutgoingEvent {
+        run: 0,
         id: EventId(1042),
         company: CompanyId(7),
         created: created.parse().unwrap(),

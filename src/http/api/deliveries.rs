@@ -16,11 +16,15 @@ use crate::domain::scope::Scope;
 use crate::domain::subscription::DeliveryId;
 use crate::http::call::{Call, json};
 use crate::http::fault::Fault;
-use crate::service::deliveries::DeliveriesRequest;
-use crate::store::{AttemptRow, DeliveryStateName, DeliveryView};
+use crate::service::deliveries::{DeadLettersRequest, DeliveriesRequest};
+use crate::store::{AttemptRow, DeadThen, DeliveryStateName, DeliveryView};
 use crate::wire::deliveries::{AttemptShape, DeliveryShape};
+use crate::wire::replays::{DeadLettersBody, parse_dead_letters, parse_reason};
 
 const X_PAGING_CURSOR: HeaderName = HeaderName::from_static("x-paging-cursor");
+
+/// The longest body that says what is to be done with dead letters, in bytes.
+const BODY_BYTES_MAX: usize = 65_536;
 
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 200;
@@ -73,7 +77,7 @@ fn shape(view: &DeliveryView, attempts: Option<Sight>) -> DeliveryShape {
         event_id: view.id.event.0,
         kind: view.kind.clone(),
         state: view.state.as_str(),
-        replay: None,
+        replay: Some(view.id.run).filter(|run| *run > 0),
         next_due_utc: view.next_due.map(|due| due.to_string()),
         reason: view.reason.clone(),
         attempts: attempts.map(|sight| view.attempts.iter().map(|attempt| attempt_shape(attempt, sight)).collect()),
@@ -122,9 +126,32 @@ pub(in crate::http) async fn retry(call: Call) -> Result<Response, Fault> {
     let company = call.company()?;
     call.query(&[])?;
     let id = id_of(&call)?;
+    let (call, body) = call.read_optional_json(BODY_BYTES_MAX).await?;
+    let reason = parse_reason(&body)?.unwrap_or_default();
     let (actor, services) = (call.actor(), call.services);
-    services.deliveries.retry(company, id, &actor).await?;
+    services.deliveries.retry(company, id, &reason, &actor).await?;
     json(StatusCode::ACCEPTED, &json!({ "deliveryId": id.to_string() }))
+}
+
+async fn settle_dead(call: Call, then: DeadThen, status: StatusCode) -> Result<Response, Fault> {
+    call.query(&[])?;
+    let subscription = named(&call)?;
+    let (call, body) = call.read_optional_json(BODY_BYTES_MAX).await?;
+    let DeadLettersBody { from, to, filter, reason } = parse_dead_letters(&body, then == DeadThen::Discard)?;
+    let request = DeadLettersRequest { from, to, filter, reason };
+    let (actor, services) = (call.actor(), call.services);
+    let settled = services.deliveries.settle_dead(&subscription, &request, then, &actor).await?;
+    json(status, &json!({ "count": settled.count, "more": settled.has_more }))
+}
+
+/// `POST /api/v1/webhooks/subscriptions/{id}/retry`
+pub(in crate::http) async fn retry_all(call: Call) -> Result<Response, Fault> {
+    settle_dead(call, DeadThen::Retry, StatusCode::ACCEPTED).await
+}
+
+/// `POST /api/v1/webhooks/subscriptions/{id}/discard`
+pub(in crate::http) async fn discard_all(call: Call) -> Result<Response, Fault> {
+    settle_dead(call, DeadThen::Discard, StatusCode::OK).await
 }
 
 /// Body of a discard.

@@ -9,5 +9,6 @@ pub(super) mod handshakes;
 pub(super) mod keys;
 pub(super) mod notifications;
 pub(super) mod publish;
+pub(super) mod replays;
 pub(super) mod subscriptions;
 pub(super) mod system;

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -11,6 +12,7 @@ use crate::http::call::{Call, json};
 use crate::http::fault::Fault;
 use crate::service::Services;
 use crate::service::subscriptions::secret_text;
+use crate::wire::replays::parse_rotation;
 use crate::wire::subscriptions::{BacklogShape, SubscriptionShape, parse_change, parse_new};
 
 /// The longest body that describes a subscription, in bytes.
@@ -114,6 +116,19 @@ pub(in crate::http) async fn resume(call: Call) -> Result<Response, Fault> {
     let (actor, services) = (call.actor(), call.services);
     let changed = services.subscriptions.resume(subscription.company, subscription.id, &actor).await?;
     json(StatusCode::OK, &shape(&services, &*changed.ok_or_else(unknown)?).await?)
+}
+
+/// `POST /api/v1/webhooks/subscriptions/{id}/rotate-secret`
+pub(in crate::http) async fn rotate_secret(call: Call) -> Result<Response, Fault> {
+    call.query(&[])?;
+    let subscription = named(&call)?;
+    let (call, body) = call.read_optional_json(BODY_BYTES_MAX).await?;
+    let overlap = Duration::from_secs(parse_rotation(&body)?);
+    let (actor, services) = (call.actor(), call.services);
+    let rotated = services.subscriptions.rotate_secret(subscription.company, subscription.id, overlap, &actor).await?;
+    let rotated = rotated.ok_or_else(unknown)?;
+    let expires = rotated.previous.as_ref().map(|previous| previous.until.to_string());
+    json(StatusCode::OK, &json!({ "secret": secret_text(&rotated.secret), "previousExpiresUtc": expires }))
 }
 
 /// `POST /api/v1/webhooks/subscriptions/{id}/test`
