@@ -382,7 +382,6 @@ pub fn event_with(payload: &str, metadata: &str, version: &str) -> OutgoingEvent
         payload_start,
         payload_length,
         references: Bytes::new(),
-        run: 0,
     }
 }
 
