@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::Alert;
 use super::lane::{Flight, Lane, Pick};
 use super::matcher::Matcher;
-use super::permits::{NoRoom, Permit, PermitLimits, Permits};
+use super::permits::{self, NoRoom, Permit, PermitLimits, Permits};
 use super::rate::Rate;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
@@ -37,6 +37,8 @@ const RECORD_AT: usize = 1_000;
 const TAIL_INTERVAL: Duration = Duration::from_secs(10);
 /// Attempts that one lane may start before the next lane has its turn.
 const TURN_MAX: usize = 8;
+/// Attempts in one step to receivers that have not proved to be well; those to others come before and between.
+const ASIDE_AT_ONCE: usize = 16;
 /// Events that a lane reads ahead of its attempts, as a multiple of those it may have in flight.
 const AHEAD: usize = 2;
 /// How long the connections of a lane that has nothing to do are kept for its next event.
@@ -45,6 +47,9 @@ const TARGET_KEPT: Duration = Duration::from_secs(60);
 const TARGETS_KEPT_MAX: usize = 1_024;
 /// At most one event about exhausted deliveries in this time for each subscription.
 const ALERT_INTERVAL: Duration = Duration::from_secs(60);
+/// What is kept of the answer to a delivery that ended well, in bytes. Nobody has to find out why it did, and a receiver that
+/// answers at length would fill the disk with it, event by event.
+const DELIVERED_EXCERPT_BYTES_MAX: usize = 2 * 1024;
 /// The pause of a lane after the log could not be read for it.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 
@@ -59,6 +64,8 @@ pub struct Start {
     pub event: LogEvent,
     /// Which attempt it is, counted from 1.
     pub number: u32,
+    /// Whether its receiver has not proved to be well: the attempt is to hold up no other.
+    pub is_aside: bool,
 }
 
 /// Dead letters of one subscription that nothing in the log tells of yet.
@@ -78,6 +85,8 @@ struct Rested {
     target: Arc<Target>,
     /// The attempts that it made of late; kept for a minute, they bound those that it may make.
     rate: Rate,
+    /// Whether its receiver's last answer was a long one.
+    is_heavy: bool,
     since: Timestamp,
 }
 
@@ -98,9 +107,14 @@ pub struct Core {
     recorded_at: Timestamp,
     permits: Permits,
     runnable: VecDeque<SubscriptionId>,
+    /// Those of receivers that have not proved to be well, which go on behind the others.
+    runnable_aside: VecDeque<SubscriptionId>,
     is_runnable: HashSet<SubscriptionId>,
-    /// Lanes of slow receivers that wait until one of these gives a permit back; likewise by host.
+    /// The last step has left some of these to the next.
+    has_more: bool,
+    /// Lanes of slow receivers that wait until one of these gives a permit back; likewise of unproven ones, and by host.
     blocked_slow: VecDeque<SubscriptionId>,
+    blocked_unproven: VecDeque<SubscriptionId>,
     blocked_hosts: HashMap<Arc<str>, VecDeque<SubscriptionId>>,
     is_blocked: HashSet<SubscriptionId>,
     /// Permits that came back since lanes were last let go on.
@@ -137,8 +151,11 @@ impl Core {
             recorded_at: now,
             permits: Permits::new(limits),
             runnable: VecDeque::new(),
+            runnable_aside: VecDeque::new(),
+            has_more: false,
             is_runnable: HashSet::new(),
             blocked_slow: VecDeque::new(),
+            blocked_unproven: VecDeque::new(),
             blocked_hosts: HashMap::new(),
             is_blocked: HashSet::new(),
             freed: Vec::new(),
@@ -173,7 +190,10 @@ impl Core {
     }
 
     fn lane(&mut self, subscription: Arc<Subscription>, position: Position) -> Option<Lane> {
-        let rested = self.rested.remove(&subscription.id).map(|rested| Ok((rested.target, rested.rate)));
+        let rested = self.rested.remove(&subscription.id);
+        // A lane rests only after a success.
+        let (is_heavy, is_proven) = rested.as_ref().map_or((false, false), |rested| (rested.is_heavy, !rested.is_heavy));
+        let rested = rested.map(|rested| Ok((rested.target, rested.rate)));
         let fresh = || Target::new(&subscription).map(|target| (Arc::new(target), Rate::default()));
         let (target, rate) = match rested.unwrap_or_else(fresh) {
             Ok(known) => known,
@@ -187,12 +207,15 @@ impl Core {
         let host = host.and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))).unwrap_or_default();
         let mut lane = Lane::new(subscription, target, host.into(), position);
         lane.rate = rate;
+        (lane.is_heavy, lane.is_proven) = (is_heavy, is_proven);
         Some(lane)
     }
 
     fn run(&mut self, id: SubscriptionId) {
         if self.is_runnable.insert(id) {
-            self.runnable.push_back(id);
+            let is_proven = self.lanes.get(&id).is_some_and(|lane| lane.is_proven);
+            let queue = if is_proven { &mut self.runnable } else { &mut self.runnable_aside };
+            queue.push_back(id);
         }
     }
 
@@ -235,7 +258,7 @@ impl Core {
         self.run(id);
     }
 
-    /// Everything that may start now.
+    /// What may start now. Of the attempts to receivers that have not proved to be well, some may be left to the next step.
     pub fn step(&mut self, now: Timestamp) -> Result<Vec<Start>, ReadError> {
         self.route()?;
         while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
@@ -246,10 +269,12 @@ impl Core {
             self.run(id);
         }
         let mut starts = Vec::new();
+        let mut aside = 0;
         // With all permits out the others keep their places in the queue.
         while !self.permits.are_out()
-            && let Some(id) = self.next_runnable()
+            && let Some(id) = self.next_runnable(aside < ASIDE_AT_ONCE)
         {
+            let before = starts.len();
             match self.turn(id, now, &mut starts) {
                 Ok(Turn::Again) => self.run(id),
                 Ok(Turn::NoRoom(reason)) => self.block(id, reason),
@@ -260,20 +285,30 @@ impl Core {
                     self.set_timer_at(id, now.after(READ_PAUSE));
                 }
             }
+            aside += starts.iter().skip(before).filter(|start| start.is_aside).count();
         }
+        self.has_more = aside >= ASIDE_AT_ONCE && !self.permits.are_out();
         Ok(starts)
     }
 
     /// The next lane that may go on. One that waited for room and does not need it any more leaves it to the next.
-    fn next_runnable(&mut self) -> Option<SubscriptionId> {
+    fn next_runnable(&mut self, aside_too: bool) -> Option<SubscriptionId> {
         loop {
-            if let Some(id) = self.runnable.pop_front() {
+            let next = self.runnable.pop_front();
+            let next = if next.is_none() && aside_too { self.runnable_aside.pop_front() } else { next };
+            if let Some(id) = next {
                 self.is_runnable.remove(&id);
                 return Some(id);
             }
+            if !aside_too {
+                return None;
+            }
             let permit = self.freed.last()?;
-            let has_room = self.permits.has_room_for_slow();
-            let mut next = if permit.is_slow && has_room { self.blocked_slow.pop_front() } else { None };
+            let mut next = match permit.standing {
+                permits::Standing::Slow if self.permits.has_room_for_slow() => self.blocked_slow.pop_front(),
+                permits::Standing::Unproven if self.permits.has_room_for_unproven() => self.blocked_unproven.pop_front(),
+                _ => None,
+            };
             if next.is_none() && self.permits.has_room_for_host(&permit.host) {
                 next = self.blocked_hosts.get_mut(&permit.host).and_then(VecDeque::pop_front);
             }
@@ -297,11 +332,14 @@ impl Core {
         let Some(lane) = self.lanes.get(&id) else { return };
         match reason {
             NoRoom::All => self.run(id),
+            // The end of an attempt of its own lets it go on.
+            NoRoom::Share => {}
+            NoRoom::Unproven if self.is_blocked.insert(id) => self.blocked_unproven.push_back(id),
             NoRoom::Slow if self.is_blocked.insert(id) => self.blocked_slow.push_back(id),
             NoRoom::Host if self.is_blocked.insert(id) => {
                 self.blocked_hosts.entry(Arc::clone(&lane.host)).or_default().push_back(id);
             }
-            NoRoom::Slow | NoRoom::Host => {}
+            NoRoom::Unproven | NoRoom::Slow | NoRoom::Host => {}
         }
     }
 
@@ -317,6 +355,8 @@ impl Core {
     fn turn(&mut self, id: SubscriptionId, now: Timestamp, starts: &mut Vec<Start>) -> Result<Turn, ReadError> {
         let Some(lane) = self.lanes.get_mut(&id) else { return Ok(Turn::Done) };
         let mut outcome = Turn::Done;
+        // One after the other, as long as nothing is known of them: none is to take the room of all.
+        let turn_max = if lane.is_proven { TURN_MAX } else { 1 };
         for started in 0.. {
             let ahead = (usize::from(lane.subscription.in_flight_max()) * AHEAD).max(TURN_MAX);
             if let Some((position, room)) = lane.wants(ahead)
@@ -332,7 +372,7 @@ impl Core {
                 lane.take(without_own(batch, id), self.faults.strict_passes_stuck);
                 self.dirty.insert(id);
             }
-            if started == TURN_MAX {
+            if started == turn_max {
                 outcome = Turn::Again;
                 break;
             }
@@ -343,7 +383,7 @@ impl Core {
                 }
                 break;
             };
-            let permit = match self.permits.take(&lane.host, lane.is_slow(now)) {
+            let permit = match self.permits.take(&lane.host, lane.in_flight.len(), lane.standing(now)) {
                 Ok(permit) => permit,
                 Err(reason) => {
                     lane.unpick(pick);
@@ -382,7 +422,8 @@ impl Core {
             };
             let Some(event) = event else { continue };
             let number = lane.next_number(event.id);
-            starts.push(Start { subscription: id, target: Arc::clone(&lane.target), event: event.clone(), number });
+            let (target, is_aside) = (Arc::clone(&lane.target), permit.standing != permits::Standing::Proven);
+            starts.push(Start { subscription: id, target, event: event.clone(), number, is_aside });
             lane.start(Flight { event, number, started: now, permit, is_retry });
         }
         self.set_timer(id, now);
@@ -412,11 +453,20 @@ impl Core {
 
     /// When `step` would do something by the passing of time alone.
     pub fn wakes_at(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.has_more {
+            return Some(now);
+        }
         let timer = self.timers.first().map(|(at, _)| *at);
         let record = self.waiting_since.map(|since| since.after(RECORD_AFTER));
         let announce = self.unannounced.values().map(|due| due.at).min();
         let tail = (self.routed > self.recorded_tail || !self.dirty.is_empty()).then(|| self.recorded_at.after(TAIL_INTERVAL));
         [timer, record, announce, tail].into_iter().flatten().min().map(|at| at.max(now))
+    }
+
+    /// Whether the last step has left something to the next that may start at once.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// Whether anybody wants anything.
@@ -446,8 +496,13 @@ impl Core {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         self.metrics.attempt(&report.exchange, report.duration);
         let verdict = judge(&report.exchange, &lane.knobs);
+        lane.is_heavy = report.truncated;
+        lane.is_proven = verdict == Verdict::Delivered && !report.truncated;
         let mut attempt = attempt_row(delivery, &flight, report);
         attempt.delivered = verdict == Verdict::Delivered;
+        if attempt.delivered {
+            shorten(&mut attempt);
+        }
         let company = lane.subscription.company;
         let health_before = lane.health;
         match verdict {
@@ -596,7 +651,8 @@ impl Core {
             }
             if lane.is_idle() {
                 if self.rested.len() < TARGETS_KEPT_MAX {
-                    self.rested.insert(id, Rested { target: Arc::clone(&lane.target), rate: lane.rate, since: now });
+                    self.rested
+                        .insert(id, Rested { target: Arc::clone(&lane.target), rate: lane.rate, is_heavy: lane.is_heavy, since: now });
                 }
                 self.forget(id);
             }
@@ -653,7 +709,10 @@ impl Core {
         let is_other = lane.subscription.wishes != subscription.wishes || lane.subscription.secret != subscription.secret;
         if is_other {
             match Target::new(&subscription) {
-                Ok(target) => lane.target = Arc::new(target),
+                Ok(target) => {
+                    lane.target = Arc::new(target);
+                    (lane.is_heavy, lane.is_proven) = (false, false);
+                }
                 Err(error) => error!(subscription.id = %id, %error, "Subscription {id} cannot be sent to: {error}"),
             }
             lane.knobs = Arc::new(subscription.knobs());
@@ -811,6 +870,17 @@ fn speaks_of(event: &LogEvent, mark: &str) -> bool {
     let text = String::from_utf8_lossy(payload);
     // The number ends with the mark, or another member follows.
     text.match_indices(mark).any(|(at, _)| !text.as_bytes().get(at + mark.len()).is_some_and(u8::is_ascii_digit))
+}
+
+/// Cuts the excerpt of a success between two characters.
+fn shorten(attempt: &mut AttemptRow) {
+    if attempt.excerpt.len() > DELIVERED_EXCERPT_BYTES_MAX {
+        let end = (0..=DELIVERED_EXCERPT_BYTES_MAX).rev().find(|end| attempt.excerpt.is_char_boundary(*end));
+        attempt.excerpt.truncate(end.unwrap_or(0));
+        // What is kept for long is not to hold the space of what was read.
+        attempt.excerpt.shrink_to_fit();
+        attempt.truncated = true;
+    }
 }
 
 fn attempt_row(delivery: DeliveryId, flight: &Flight, report: Report) -> AttemptRow {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::permits::Permit;
+use super::permits::{self, Permit};
 use super::rate::Rate;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
@@ -72,6 +72,10 @@ pub(super) struct Lane {
     pub in_flight: BTreeMap<EventId, Flight>,
     pub health: Health,
     pub rate: Rate,
+    /// Whether the last answer was longer than what is kept of it: it cost more than an answer should.
+    pub is_heavy: bool,
+    /// Whether the last attempt that ended was one as it should be: a success with a short answer.
+    pub is_proven: bool,
     /// Alternates, so that neither fresh events nor retries starve.
     prefers_retry: bool,
     /// The ledger has a position row.
@@ -101,6 +105,8 @@ impl Lane {
             owed: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             rate: Rate::default(),
+            is_heavy: false,
+            is_proven: false,
             prefers_retry: true,
             has_row: false,
             timer: None,
@@ -422,9 +428,15 @@ impl Lane {
         self.owed.keys().filter(|event| **event > self.position.id && !is_settled(event)).count()
     }
 
-    /// Whether its receiver must not hold up others.
-    pub fn is_slow(&self, now: Timestamp) -> bool {
+    /// What is known of its receiver: one that must not hold up others keeps an attempt waiting, fails or answers at length.
+    pub fn standing(&self, now: Timestamp) -> permits::Standing {
         let is_hanging = || self.in_flight.values().any(|flight| now.since(flight.started) > std::time::Duration::from_secs(1));
-        self.health.is_slow() || is_hanging()
+        if self.is_heavy || self.health.is_slow() || is_hanging() {
+            permits::Standing::Slow
+        } else if self.is_proven {
+            permits::Standing::Proven
+        } else {
+            permits::Standing::Unproven
+        }
     }
 }

@@ -43,7 +43,7 @@ pub enum PayloadAs {
 /// What is kept of a receiver's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepResponse {
-    /// The first 16 KiB.
+    /// The first 16 KiB; once it is delivered, 2 KiB.
     Excerpt,
     /// Nothing but the status.
     None,

@@ -32,6 +32,8 @@ pub struct DeliveryMetrics {
     pub dead: Counter,
     /// Deliveries whose event expired first.
     pub expired: Counter,
+    /// Turns of the engine; in each it starts what may start, and hands over what is to be written down.
+    pub turns: Counter,
     /// Attempts under way.
     pub in_flight: Gauge,
     /// Subscriptions that have something to do.
@@ -56,12 +58,14 @@ impl DeliveryMetrics {
             delivered: Counter::default(),
             dead: Counter::default(),
             expired: Counter::default(),
+            turns: Counter::default(),
             in_flight: Gauge::default(),
             lanes: Gauge::default(),
         };
         registry.register("deliveries_delivered", "Deliveries that ended well", metrics.delivered.clone());
         registry.register("deliveries_dead", "Deliveries that became dead letters", metrics.dead.clone());
         registry.register("deliveries_expired", "Deliveries whose event expired first", metrics.expired.clone());
+        registry.register("delivery_turns", "Turns of the engine, each a look at everything that may start", metrics.turns.clone());
         registry.register("delivery_attempts_in_flight", "Attempts under way", metrics.in_flight.clone());
         registry.register("delivery_lanes", "Subscriptions that have something to do", metrics.lanes.clone());
         metrics
