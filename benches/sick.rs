@@ -9,10 +9,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::helper::{Helper, greet};
+use crate::process::Process;
 
 const ROLE_VARIABLE: &str = "LUTINE_BENCH_SICK";
 /// What they send at once. They share the machine with the daemon and are not to fill it with what nobody reads.
 const PIECE: usize = 16 * 1024;
+
+/// The last to be given processor time.
+const NICENESS: i32 = 19;
 
 /// What is wrong with a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +46,7 @@ impl Illness {
 /// Running sick receivers; they end when dropped.
 pub struct Sick {
     pub addresses: Vec<SocketAddr>,
-    _helper: Helper,
+    helper: Helper,
 }
 
 impl Sick {
@@ -50,7 +54,11 @@ impl Sick {
     pub fn start(count: usize) -> Self {
         let helper = Helper::start(ROLE_VARIABLE, count.to_string());
         let addresses = helper.greeting.split(' ').map(|address| address.parse().expect("the sick print their addresses")).collect();
-        Self { addresses, _helper: helper }
+        Self { addresses, helper }
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.helper.process
     }
 }
 
@@ -61,6 +69,8 @@ pub fn asked_for() -> Option<usize> {
 
 /// Serves until the bench ends.
 pub fn serve(count: usize) {
+    // They stand for other people's machines: what they do has no claim to the time of this one.
+    rustix::process::setpriority_process(None, NICENESS).expect("anybody may give way");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut addresses = Vec::with_capacity(count);

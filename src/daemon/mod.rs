@@ -277,12 +277,14 @@ async fn keep_retention(services: &Services, engine: Option<&EngineHandle>) {
             () = services.shutdown.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
+        // The same for both: what expires while the engine writes down is not to go without a record.
+        let cutoff = services.store.cutoff();
         if let Some(engine) = engine {
-            engine.expire(services.store.cutoff()).await;
+            engine.expire(cutoff).await;
         }
         let store = services.store.clone();
         // A fault has been reported by the store itself, which ends the daemon.
-        let _dropped = tokio::task::spawn_blocking(move || store.drop_expired()).await;
+        let _dropped = tokio::task::spawn_blocking(move || store.drop_expired_before(cutoff)).await;
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -65,7 +66,7 @@ pub enum EngineError {
 enum Command {
     Created(Arc<Subscription>, Position),
     Changed(Arc<Subscription>, oneshot::Sender<()>),
-    Deleted(CompanyId, SubscriptionId),
+    Deleted(CompanyId, SubscriptionId, oneshot::Sender<()>),
     Owed(DeliveryId, RetryRow),
     Revived(Vec<(DeliveryId, RetryRow)>),
     Discard(DeliveryId, oneshot::Sender<bool>),
@@ -104,9 +105,9 @@ impl EngineHandle {
         let _done = self.ask(|sender| Command::Changed(subscription, sender)).await;
     }
 
-    /// A subscription was deleted.
+    /// A subscription was deleted. When this is done, no attempt starts for it any more.
     pub async fn deleted(&self, company: CompanyId, id: SubscriptionId) {
-        self.tell(Command::Deleted(company, id)).await;
+        let _heard = self.ask(|sender| Command::Deleted(company, id, sender)).await;
     }
 
     /// A delivery is owed by hand; its row is in the ledger.
@@ -164,6 +165,7 @@ impl Engine {
         let (recorded_sender, recorded) = mpsc::unbounded_channel();
         let recorder = Recorder::start(store.clone(), recorded_sender)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let aside = Aside::start()?;
         let thread = std::thread::Builder::new().name("delivery".to_owned()).spawn(move || {
             let (ended_sender, ended) = mpsc::unbounded_channel();
             let (told_sender, told) = mpsc::unbounded_channel();
@@ -175,6 +177,7 @@ impl Engine {
                 options,
                 recorder,
                 attempts: JoinSet::new(),
+                aside: aside.runtime.clone(),
                 ended_sender,
                 told_sender,
                 when_written: Vec::new(),
@@ -183,6 +186,8 @@ impl Engine {
                 tokio::spawn(relay_answers());
                 driver.run(receiver, ended, recorded, told).await;
             });
+            // Before this runtime goes, which drives some of the other one's connections.
+            aside.stop();
         })?;
         Ok(Self { thread, handle: EngineHandle { commands } })
     }
@@ -198,6 +203,47 @@ impl Engine {
     pub fn stop(self) {
         // A panic of the thread has been reported by its hook; there is nothing left to do here.
         let _ended = self.thread.join();
+    }
+}
+
+/// How much less than everything else such attempts matter to the scheduler.
+const ASIDE_NICENESS: i32 = 10;
+
+/// A thread with a runtime for the attempts to receivers that have not proved to be well: connections that are opened for
+/// nothing, answers without end. However much of that there is, the engine and the attempts to others do not wait behind it.
+struct Aside {
+    runtime: Handle,
+    end: CancellationToken,
+    thread: JoinHandle<()>,
+}
+
+impl Aside {
+    fn start() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (handle, end) = (runtime.handle().clone(), CancellationToken::new());
+        let ended = end.clone();
+        let thread = std::thread::Builder::new().name("delivery-aside".to_owned()).spawn(move || {
+            give_way();
+            runtime.block_on(ended.cancelled());
+        })?;
+        Ok(Self { runtime: handle, end, thread })
+    }
+
+    /// Drops what is still under way.
+    fn stop(self) {
+        self.end.cancel();
+        // A panic of the thread has been reported by its hook; there is nothing left to do here.
+        let _ended = self.thread.join();
+    }
+}
+
+/// Lets this thread go behind all others. Only Linux knows the priority of a thread; elsewhere it would be the process's.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+        // Without it the thread has the same share as any other, which is no fault.
+        let _set = getpriority_process(None).and_then(|niceness| setpriority_process(None, niceness + ASIDE_NICENESS));
     }
 }
 
@@ -234,6 +280,8 @@ struct Driver {
     options: EngineOptions,
     recorder: Recorder,
     attempts: JoinSet<()>,
+    /// Where attempts to receivers run that have not proved to be well.
+    aside: Handle,
     ended_sender: mpsc::UnboundedSender<Ended>,
     told_sender: mpsc::UnboundedSender<(Alert, bool)>,
     dice: Dice,
@@ -268,12 +316,16 @@ impl Driver {
             self.record(now, !self.when_written.is_empty());
             self.options.metrics.in_flight.set(i64::try_from(self.core.in_flight()).unwrap_or(i64::MAX));
             self.options.metrics.lanes.set(i64::try_from(self.core.lanes()).unwrap_or(i64::MAX));
+            self.options.metrics.turns.inc();
             let until = match pause {
                 Some(pause) => Some(pause),
                 None => self.core.wakes_at(now).map(|at| at.since(now).min(LOOK_INTERVAL)),
             };
+            let has_more = pause.is_none() && self.core.has_more();
             let nap = async {
                 match until {
+                    // What was started goes first; a timer would cost a millisecond.
+                    _ if has_more => yield_now().await,
                     Some(time) => sleep(time).await,
                     None => std::future::pending().await,
                 }
@@ -307,12 +359,18 @@ impl Driver {
 
     fn attempt(&mut self, start: Start, now: Timestamp) {
         let (sender, ended) = (self.sender.clone(), self.ended_sender.clone());
-        self.attempts.spawn(async move {
-            let Start { delivery, target, event, number } = start;
+        let is_aside = start.is_aside;
+        let attempt = async move {
+            let Start { delivery, target, event, number, .. } = start;
             let report = sender.send(&target, &outgoing(event, delivery.run), number, now).await;
             // The engine has ended and gives back what it does not know the end of.
             let _heard = ended.send(Ended { delivery, report });
-        });
+        };
+        if is_aside {
+            self.attempts.spawn_on(attempt, &self.aside);
+        } else {
+            self.attempts.spawn(attempt);
+        }
     }
 
     fn finish(&mut self, ended: Ended) {
@@ -368,7 +426,10 @@ impl Driver {
                 self.core.changed(subscription);
                 let _heard = answer.send(());
             }
-            Command::Deleted(company, id) => self.core.deleted(company, id),
+            Command::Deleted(company, id, answer) => {
+                self.core.deleted(company, id);
+                let _heard = answer.send(());
+            }
             Command::Owed(delivery, row) => self.core.owed_by_hand(delivery, row),
             Command::Revived(rows) => self.core.revived(rows),
             Command::Replay(replay) => self.core.replay(&replay),

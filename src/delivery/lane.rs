@@ -368,8 +368,9 @@ impl Lane {
             return true;
         }
         // An earlier event of its order may be owed again by hand.
-        while let Some(front) = self.waiting.pop_front_if(|front| !self.keys.is_free(front.id)) {
-            self.parked.insert(front.id);
+        while let Some(front) = self.waiting.front().map(|front| front.id).filter(|front| !self.keys.is_free(*front)) {
+            self.waiting.pop_front();
+            self.parked.insert(front);
         }
         let Some(front) = self.waiting.front() else { return false };
         self.owed.get(&front.id).is_none_or(|row| row.due <= now)

@@ -1,7 +1,8 @@
 //! The delivery engine: every event ends, for every subscription that wants it, as delivered, dead, expired or cancelled.
 //!
 //! The event in the log is the obligation; publishing writes nothing for subscriptions. [`core`] decides and needs
-//! no surroundings, [`engine`] gives it time, the network and a thread that writes down what came of it.
+//! no surroundings, [`engine`] gives it time, the network, a thread that writes down what came of it, and another one for
+//! the attempts to receivers that have not proved to be well.
 
 mod alerts;
 pub mod core;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::permits;
 use super::rate::Rate;
 use crate::domain::health::Health;
 use crate::domain::profile::Knobs;
@@ -25,6 +26,10 @@ pub(super) struct Receiver {
     pub health: Health,
     /// The attempts that were made of late.
     pub rate: Rate,
+    /// Whether the last answer was longer than what is kept of it: it cost more than an answer should.
+    pub is_heavy: bool,
+    /// Whether the last attempt that ended was one as it should be: a success with a short answer.
+    pub is_proven: bool,
     /// The runs that have a lane.
     pub runs: BTreeSet<u32>,
     /// Attempts under way and when they began.
@@ -45,6 +50,8 @@ impl Receiver {
             host: host_of(&subscription),
             health: subscription.health,
             rate: Rate::default(),
+            is_heavy: false,
+            is_proven: false,
             runs: BTreeSet::new(),
             flights: BTreeSet::new(),
             subscription,
@@ -70,6 +77,7 @@ impl Receiver {
         if !is_same {
             self.knobs = Arc::new(subscription.knobs());
             self.host = host_of(subscription);
+            (self.is_heavy, self.is_proven) = (false, false);
             self.target = Arc::new(Target::new(subscription, origin)?);
         }
         Ok(())
@@ -102,9 +110,21 @@ impl Receiver {
         self.flights.remove(&(started, delivery));
     }
 
-    /// Whether it must not hold up others.
-    pub fn is_slow(&self, now: Timestamp) -> bool {
-        self.health.is_slow() || self.flights.first().is_some_and(|(started, _)| now.since(*started) > HANGING)
+    /// Attempts under way.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// What is known of it: one that must not hold up others keeps an attempt waiting, fails or answers at length.
+    pub fn standing(&self, now: Timestamp) -> permits::Standing {
+        let is_hanging = || self.flights.first().is_some_and(|(started, _)| now.since(*started) > HANGING);
+        if self.is_heavy || self.health.is_slow() || is_hanging() {
+            permits::Standing::Slow
+        } else if self.is_proven {
+            permits::Standing::Proven
+        } else {
+            permits::Standing::Unproven
+        }
     }
 
     /// How it does, to be written down.

@@ -110,7 +110,7 @@ choice! {
 choice! {
     /// What is kept of a receiver's answer.
     KeepResponse {
-        /// The first 16 KiB.
+        /// The first 16 KiB; once it is delivered, 2 KiB.
         Excerpt = "excerpt",
         /// Of a success nothing, of a failure the first 16 KiB.
         None = "none",

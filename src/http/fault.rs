@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
+use crate::catalog::Violation;
 use crate::domain::scope::Scope;
 use crate::service::checks::CheckError;
 use crate::service::clients::ClientServiceError;
@@ -40,8 +41,6 @@ pub(super) struct Fault {
     pub detail: String,
     /// JSON pointer to the member that is wrong.
     pub pointer: Option<String>,
-    /// Where several members are wrong: the pointer to each, and what is wrong there; the first is `pointer`.
-    pub errors: Vec<(String, String)>,
     /// Members that only this kind of problem has.
     pub more: Map<String, Value>,
     /// Seconds after which a repeat makes sense.
@@ -52,7 +51,7 @@ pub(super) struct Fault {
 
 impl Fault {
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), pointer: None, errors: Vec::new(), more: Map::new(), retry_after: None, closes: false }
+        Self { status, code, detail: detail.into(), pointer: None, more: Map::new(), retry_after: None, closes: false }
     }
 
     pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
@@ -192,11 +191,9 @@ impl Fault {
     }
 
     fn problem(&self, path: &str, request_id: &str) -> serde_json::Result<Vec<u8>> {
-        let errors = if self.errors.is_empty() {
-            self.pointer.iter().map(|pointer| ProblemError { pointer, detail: &self.detail }).collect()
-        } else {
-            self.errors.iter().map(|(pointer, detail)| ProblemError { pointer, detail }).collect()
-        };
+        // Where several members are wrong, the refusal lists them itself.
+        let pointer = self.pointer.iter().filter(|_| !self.more.contains_key("errors"));
+        let errors = pointer.map(|pointer| ProblemError { pointer, detail: &self.detail }).collect();
         let problem = Problem {
             kind: Problem::kind_of(self.code),
             title: self.status.canonical_reason().unwrap_or("Error"),
@@ -268,10 +265,10 @@ impl From<PublishError> for Fault {
             PublishError::TypeNotAllowed { .. } => of_type(Self::new(StatusCode::FORBIDDEN, "type_not_allowed", detail)),
             PublishError::Reserved { .. } => of_type(Self::bad_request("reserved_type", detail)),
             PublishError::Schema { violations, .. } => {
-                let errors: Vec<_> =
-                    violations.into_iter().map(|violation| (format!("/payload{}", violation.pointer), violation.detail)).collect();
-                let pointer = errors.first().map(|(pointer, _)| pointer.clone());
-                Self { pointer, errors, ..Self::bad_request("schema_violation", detail) }
+                let at = |violation: &Violation| format!("/payload{}", violation.pointer);
+                let errors: Vec<Value> =
+                    violations.iter().map(|violation| json!({"pointer": at(violation), "detail": violation.detail})).collect();
+                Self { pointer: violations.first().map(at), ..Self::bad_request("schema_violation", detail).with("errors", errors) }
             }
             PublishError::Append(error) => error.into(),
         }

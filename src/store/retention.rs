@@ -12,6 +12,7 @@ use super::segment::{Segment, SegmentReads};
 use super::{Inner, StorageFault, Store, deliveries, open, replays};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
+use crate::domain::time::Timestamp;
 
 /// Rows of deliveries that one commit removes at most.
 const SWEPT_MAX: usize = 20_000;
@@ -30,10 +31,10 @@ pub struct Dropped {
 }
 
 impl Inner {
-    fn drop_expired(&self) -> Result<Dropped, StorageFault> {
+    fn drop_expired(&self, until: Timestamp) -> Result<Dropped, StorageFault> {
         // One at a time: two would remove the same file, and the second one would find it gone.
         let _retiring = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
-        let cutoff = self.cutoff();
+        let cutoff = self.cutoff().min(until);
         let mut dropped = Dropped::default();
         loop {
             let list = self.segments.load_full();
@@ -105,14 +106,24 @@ impl Inner {
 }
 
 impl Store {
-    /// Drops the segments that hold only expired events, with what the ledger says of their deliveries, and the files of
-    /// attempts that are as old; and secrets that were replaced long enough ago. Whoever sends has written down before what expires with them. The open one is closed when it holds nothing else, and goes
-    /// once it is sealed.
+    /// Drops what has expired; see [`Store::drop_expired_before`].
     ///
     /// # Errors
     /// A fault of the storage, which has been reported and ends the store.
     pub fn drop_expired(&self) -> Result<Dropped, StorageFault> {
-        let dropped = self.inner.drop_expired().inspect_err(|fault| self.inner.sink.report(fault))?;
+        self.drop_expired_before(self.cutoff())
+    }
+
+    /// Drops the segments that hold only events that were created before `until` and have expired, with what the ledger
+    /// says of their deliveries, the files of attempts that have expired, and secrets that were replaced long
+    /// enough ago. Whoever sends has written down before what
+    /// expires until then; what expires in the meantime is the next call's. The open segment is closed when it holds nothing
+    /// else, and goes once it is sealed.
+    ///
+    /// # Errors
+    /// A fault of the storage, which has been reported and ends the store.
+    pub fn drop_expired_before(&self, until: Timestamp) -> Result<Dropped, StorageFault> {
+        let dropped = self.inner.drop_expired(until).inspect_err(|fault| self.inner.sink.report(fault))?;
         self.inner.queue.nudge();
         Ok(dropped)
     }

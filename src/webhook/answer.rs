@@ -18,7 +18,7 @@ use crate::domain::retry::{ErrorClass, Exchange};
 use crate::domain::time::Timestamp;
 
 /// The most that is read of a body, in bytes.
-const READ_BYTES_MAX: usize = 64 * 1024;
+pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
 /// The most that is kept of a body, in bytes.
 pub(super) const EXCERPT_BYTES_MAX: usize = 16 * 1024;
 
@@ -94,8 +94,8 @@ pub(super) enum End {
     Cut,
 }
 
-/// Reads a body, and keeps its beginning in `excerpt`.
-pub(super) async fn read(mut body: Incoming, connection: &mut Connection, excerpt: &mut Excerpt) -> Result<End, Failure> {
+/// Reads a body until it has more than `bytes_max`, and keeps its beginning in `excerpt`.
+pub(super) async fn read(mut body: Incoming, bytes_max: usize, connection: &mut Connection, excerpt: &mut Excerpt) -> Result<End, Failure> {
     let mut length = 0;
     while !body.is_end_stream() {
         let Some(frame) = connection.drive(body.frame()).await else { break };
@@ -110,7 +110,7 @@ pub(super) async fn read(mut body: Incoming, connection: &mut Connection, excerp
         let Ok(data) = frame.into_data() else { continue };
         length += data.len();
         excerpt.push(&data);
-        if length > READ_BYTES_MAX {
+        if length > bytes_max {
             return Ok(End::Cut);
         }
     }

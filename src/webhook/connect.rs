@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -32,6 +32,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 4;
+
+/// What the kernel may take of an answer before it is read, in bytes. A receiver that sends without end is held up there
+/// until its connection is closed, and costs no more memory.
+const RECEIVE_BUFFER_BYTES: u32 = 64 * 1024;
 
 /// Opens connections.
 #[derive(Clone)]
@@ -157,7 +161,7 @@ async fn dial(addresses: &[SocketAddr], progress: &mut Progress) -> Result<(TcpS
         progress.address = Some(address.ip());
         let left = u32::try_from(count - place).unwrap_or(1);
         let share = end.saturating_duration_since(Instant::now()) / left;
-        let stream = match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
+        let stream = match timeout_at(Instant::now() + share, open(*address)).await {
             Ok(stream) => stream,
             Err(_) => {
                 last = Failure::new(ErrorClass::Timeout, format!("the receiver accepted no connection within {} s", CONNECT.as_secs()));
@@ -170,6 +174,13 @@ async fn dial(addresses: &[SocketAddr], progress: &mut Progress) -> Result<(TcpS
         }
     }
     Err(last)
+}
+
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Before the connection is made, so that the receiver never learns of a larger one. Without it more is taken, no fault.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+    socket.connect(address).await
 }
 
 fn connect_text(error: &io::Error) -> String {

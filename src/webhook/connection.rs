@@ -20,6 +20,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::runtime;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
@@ -198,6 +199,8 @@ pub(super) struct Connection {
     policy: Arc<EgressPolicy>,
     read: Arc<AtomicUsize>,
     used: Instant,
+    /// The runtime that watches the socket.
+    home: runtime::Id,
     counted: Counted,
 }
 
@@ -210,7 +213,8 @@ impl Connection {
         builder.max_header_size(HEAD_BYTES_MAX).max_buf_size(BUFFER_BYTES_MAX);
         let (requests, driver) = builder.handshake(io).await?;
         let counted = Counted::new(open);
-        Ok(Self { requests, driver: Box::new(driver), has_ended: false, address, policy, read, used: Instant::now(), counted })
+        let (driver, used, home) = (Box::new(driver), Instant::now(), runtime::Handle::current().id());
+        Ok(Self { requests, driver, has_ended: false, address, policy, read, used, home, counted })
     }
 
     fn poll_driver(&mut self, context: &mut Context<'_>) {
@@ -289,12 +293,15 @@ fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
 }
 
 impl Pool {
-    /// Takes a connection that this policy opened and that looks alive.
+    /// Takes a connection that this policy opened and that looks alive. One of another runtime is closed: what comes on it
+    /// would be told to that one first, which may have other things to do.
     pub async fn take(&self, policy: &Arc<EgressPolicy>) -> Option<Connection> {
         poll_fn(|context| {
+            let home = runtime::Handle::current().id();
             let mut idle = lock(&self.0);
             while let Some(mut connection) = idle.connections.pop() {
-                if Arc::ptr_eq(&connection.policy, policy) && connection.is_ready(context) {
+                let is_ours = Arc::ptr_eq(&connection.policy, policy) && connection.home == home;
+                if is_ours && connection.is_ready(context) {
                     return Poll::Ready(Some(connection));
                 }
             }

@@ -30,18 +30,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use hyper::body::Body;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
-use self::answer::{End, Excerpt, Head};
+use self::answer::{EXCERPT_BYTES_MAX, End, Excerpt, Head, READ_BYTES_MAX};
 use self::body::Content;
 use self::connect::Connector;
 use self::connection::{Connection, Open};
 use self::token::{Caller, Source, Tokens};
 use crate::domain::egress::EgressPolicy;
-use crate::domain::profile::KeepResponse;
+use crate::domain::profile::{KeepResponse, Knobs};
 use crate::domain::retry::{ErrorClass, Exchange, Verdict, judge};
 use crate::domain::time::Timestamp;
 use crate::telemetry::metrics::TokenMetrics;
@@ -307,7 +308,7 @@ impl Sender {
             progress.stage = Stage::Answering;
             progress.address = connection.address;
             match connection.send(request).await {
-                Ok(answer) => return finish(connection, answer, sending.now(), progress).await,
+                Ok(answer) => return finish(connection, answer, sending.now(), &target.knobs, progress).await,
                 Err((error, unsent)) => {
                     let failure = answer::failure(&error);
                     // A receiver may close an idle connection while a request is on its way to it; then nobody has read it.
@@ -324,7 +325,7 @@ impl Sender {
         progress.stage = Stage::Answering;
         progress.address = connection.address;
         let answer = connection.send(request).await.map_err(|(error, _)| answer::failure(&error))?;
-        finish(connection, answer, sending.now(), progress).await
+        finish(connection, answer, sending.now(), &target.knobs, progress).await
     }
 }
 
@@ -351,12 +352,18 @@ async fn finish(
     mut connection: Connection,
     answer: hyper::Response<hyper::body::Incoming>,
     now: Timestamp,
+    knobs: &Knobs,
     progress: &mut Progress,
 ) -> Result<Option<Connection>, Failure> {
     let (head, body) = answer.into_parts();
-    progress.head = Some(Head::of(&head, now));
+    let head = Head::of(&head, now);
+    let answered = Exchange::Answered { status: head.status, not_before: head.not_before };
+    // Of a refusal, and of an answer that says itself that it is too long, the rest changes nothing.
+    let is_decided = judge(&answered, knobs) != Verdict::Delivered || body.size_hint().lower() > READ_BYTES_MAX as u64;
+    let bytes_max = if is_decided { EXCERPT_BYTES_MAX } else { READ_BYTES_MAX };
+    progress.head = Some(head);
     progress.stage = Stage::Reading;
-    let end = answer::read(body, &mut connection, &mut progress.excerpt).await?;
+    let end = answer::read(body, bytes_max, &mut connection, &mut progress.excerpt).await?;
     Ok((end == End::Whole).then_some(connection))
 }
 

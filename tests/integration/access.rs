@@ -205,7 +205,7 @@ fn each_scope_of_a_company_opens_its_calls_and_no_others() {
     daemon.acme().publish(r#"{"type":"a"}"#);
     for scope in SCOPES {
         let mut client = daemon.client(&daemon.key("acme", &[scope]));
-        for (call, wanted, whose, target, body, status) in CALLS {
+        for (call, wanted, whose, target, body, status) in CALLS.iter().copied() {
             let answer = client.send(&request(call, target, body));
             let has_scope = scope == wanted || scope == "admin" || wanted.is_empty();
             let expected = match whose {
@@ -229,7 +229,7 @@ fn a_system_key_administers_and_does_nothing_else() {
     let metrics_only = daemon.key_of(&json!({"scopes": ["metrics:read"]}))["key"].as_str().unwrap().to_owned();
     for (key, is_admin) in [(daemon.system_key(), true), (metrics_only, false)] {
         let mut client = daemon.client(&key);
-        for (call, wanted, whose, target, body, status) in CALLS {
+        for (call, wanted, whose, target, body, status) in CALLS.iter().copied() {
             let answer = client.send(&request(call, target, body));
             let has_scope = is_admin || matches!(wanted, "" | "metrics:read");
             let expected = match whose {
@@ -250,7 +250,7 @@ fn a_system_key_administers_and_does_nothing_else() {
 fn nobody_is_let_in_without_a_key() {
     let daemon = closed();
     let mut nobody = daemon.client("");
-    for (call, _, whose, target, body, status) in CALLS {
+    for (call, _, whose, target, body, status) in CALLS.iter().copied() {
         let answer = nobody.send(&request(call, target, body));
         let expected = match whose {
             For::Open => status,
@@ -266,7 +266,7 @@ fn the_local_socket_is_for_everything_and_says_for_which_company() {
     let daemon = closed();
     daemon.acme().publish(r#"{"type":"a"}"#);
     let mut local = daemon.local();
-    for (call, _, whose, target, body, status) in CALLS {
+    for (call, _, whose, target, body, status) in CALLS.iter().copied() {
         let plain = local.send(&request(call, target, body));
         if whose == For::Company {
             assert_eq!((plain.status, code(&plain).as_str()), (400, "no_company"), "{call}");

@@ -1,6 +1,8 @@
 //! Kills while webhooks are under way: every event arrives, order holds, and little arrives twice.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,14 @@ fn publish(client: &mut Client, is_over: &AtomicBool) -> Vec<u64> {
     ids
 }
 
+/// The company `acme`, and a key that publishes and subscribes for it.
+fn subscriber(data_dir: &Path) -> String {
+    ask(data_dir, &["company", "create", "--slug", "acme"]);
+    let scopes = ALL_HOOKS.iter().flat_map(|scope| ["--scope", scope]);
+    let arguments: Vec<&str> = ["key", "create", "--company", "acme"].into_iter().chain(scopes).collect();
+    ask(data_dir, &arguments)["key"].as_str().unwrap().to_owned()
+}
+
 /// How many different events have arrived.
 fn distinct(receiver: &Receiver) -> usize {
     receiver.events().into_iter().collect::<HashSet<u64>>().len()
@@ -58,10 +68,7 @@ fn twenty_kills_during_deliveries_lose_nothing_and_keep_the_order() {
     let failing = Receiver::new(|hook| Reply::Status(if hook.number % 2 == 0 { 500 } else { 204 }));
     let strict = Receiver::willing();
     let mut daemon = RealDaemon::start(&data_dir, &settings);
-    ask(&data_dir, &["company", "create", "--slug", "acme"]);
-    let scopes = ALL_HOOKS.iter().flat_map(|scope| ["--scope", scope]);
-    let arguments: Vec<&str> = ["key", "create", "--company", "acme"].into_iter().chain(scopes).collect();
-    let key = ask(&data_dir, &arguments)["key"].as_str().unwrap().to_owned();
+    let key = subscriber(&data_dir);
     let mut client = Client::new(daemon.address, &key);
     client.subscribe(&steady.url(), &json!({}));
     client.subscribe(&failing.url(), &json!({"overrides": {"retryScheduleSeconds": vec![0.2; 30]}}));
@@ -129,4 +136,73 @@ fn twenty_kills_during_deliveries_lose_nothing_and_keep_the_order() {
     println!("{} events acknowledged; webhooks, repeats over {KILLS} kills, bound: {report:?}", acknowledged.len());
     println!("first webhook after the ready line: {worst:?} at worst of {first_again:?}");
     assert!(*worst < Duration::from_secs(1), "{first_again:?}");
+}
+
+/// Webhooks that are answered before the rest is kept waiting.
+const ANSWERED: usize = 300;
+/// What was published during the pause.
+const PAUSED: u64 = 1_000;
+
+/// A receiver that answers so many webhooks, and then none until the gate is opened.
+fn gated(gate: &Arc<AtomicBool>) -> Receiver {
+    let gate = Arc::clone(gate);
+    Receiver::new(move |hook| {
+        wait_until("the gate", || hook.number < ANSWERED || gate.load(Ordering::SeqCst));
+        Reply::Status(204)
+    })
+}
+
+#[test]
+fn a_kill_while_a_pause_is_made_up_for_repeats_only_what_was_in_flight() {
+    let (_folder, data_dir) = data_dir();
+    let gate = Arc::default();
+    let (parallel, strict) = (gated(&gate), gated(&gate));
+    let daemon = RealDaemon::start(&data_dir, &[]);
+    let key = subscriber(&data_dir);
+    let mut client = Client::new(daemon.address, &key);
+    client.subscribe(&parallel.url(), &json!({"maxInFlight": IN_FLIGHT_MAX}));
+    client.subscribe(&strict.url(), &json!({"ordering": "strict"}));
+    for id in [1, 2] {
+        client.act(id, "pause").expect(200);
+    }
+    let events: Vec<Value> = (0..PAUSED).map(|number| json!({"type": "a", "payload": {"number": number}})).collect();
+    client.send(&Request::post("/api/v1/events/batch", json!(events).to_string())).expect(200);
+    assert_eq!((parallel.count(), strict.count()), (0, 0), "sent during the pause");
+    for id in [1, 2] {
+        client.act(id, "resume").expect(200);
+    }
+
+    // In the middle of it, once what was answered is on disk: from then on only what waits at the gate is open.
+    wait_until("all that may be in flight", || parallel.count() == ANSWERED + IN_FLIGHT_MAX && strict.count() == ANSWERED + 1);
+    let in_flight: HashSet<u64> = parallel.hooks()[ANSWERED..].iter().map(Hook::event).collect();
+    let answered: Vec<u64> = parallel.events()[..ANSWERED].to_vec();
+    wait_until("the records", || {
+        let is_settled = |client: &mut Client, id, event| client.delivery_state(id, event) == "delivered";
+        answered.iter().all(|event| is_settled(&mut client, 1, *event)) && is_settled(&mut client, 2, ANSWERED as u64)
+    });
+    daemon.kill();
+    gate.store(true, Ordering::SeqCst);
+
+    let daemon = RealDaemon::start(&data_dir, &[]);
+    let (parallel_total, strict_total) = (PAUSED as usize + in_flight.len(), PAUSED as usize + 1);
+    wait_until("everything", || parallel.count() >= parallel_total && strict.count() >= strict_total);
+    // Whatever would come twice comes before these.
+    let mut client = Client::new(daemon.address, &key);
+    let last = client.publish(r#"{"type":"a"}"#);
+    for id in [1, 2] {
+        wait_until("the last one", || client.delivery_state(id, last) == "delivered");
+        wait_until("no backlog", || client.subscription(id)["backlog"]["events"] == 0);
+    }
+    let all: Vec<u64> = (1..=last).collect();
+    let mut once = parallel.events();
+    let mut repeated: HashSet<u64> = HashSet::new();
+    let mut had = HashSet::new();
+    once.retain(|event| had.insert(*event) || !repeated.insert(*event));
+    once.sort_unstable();
+    assert_eq!(once, all, "each event, and none more than twice");
+    assert_eq!(repeated, in_flight, "only what was in flight is sent again");
+    let blocked = ANSWERED as u64 + 1;
+    let in_order: Vec<u64> = (1..=blocked).chain(blocked..=last).collect();
+    assert_eq!(strict.events(), in_order);
+    println!("{} of {PAUSED} were open at the kill, {} in flight", PAUSED as usize - ANSWERED, in_flight.len() + 1);
 }

@@ -1,16 +1,29 @@
-//! Damage behind every checksum: a row of an index that is not what was written.
+//! Damage that the file's own checksums know nothing of: a row that is not what was written.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use lutine::delivery::PermitLimits;
+use lutine::delivery::core::Core;
+use lutine::domain::clock::Clock;
+use lutine::domain::company::CompanyId;
+use lutine::domain::cursor::Position;
 use lutine::domain::reference::{NewReferences, NewSnapshot};
+use lutine::domain::subscription::{Secret, SubscriptionId, Wishes};
 use lutine::store::disk::{Disk, OpenMode};
+use lutine::store::faults::Faults;
+use lutine::telemetry::metrics::Metrics;
 use redb::{Builder, ReadableTable, TableDefinition, WriteTransaction};
 
-use crate::stage::{COMPANY, Stage, event};
+use crate::sending::wishes;
+use crate::stage::{COMPANY, Stage, actor, company, event, now_or_never};
 
 const TYPES: TableDefinition<(u32, u64, u64), u32> = TableDefinition::new("types/1");
 const IDS: TableDefinition<u64, u64> = TableDefinition::new("ids/1");
 const DEDUPE: TableDefinition<u128, (u64, u64, u64, u32)> = TableDefinition::new("dedupe");
 const NAMES: TableDefinition<u32, &[u8]> = TableDefinition::new("names");
 const SNAPSHOTS: TableDefinition<(u64, u32, u32), &[u8]> = TableDefinition::new("snapshots");
+const EVENTS_OF_OTHER: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("events/2");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 /// What the store finds wrong after its only sealed segment was changed behind its back.
@@ -36,7 +49,7 @@ fn faults_after(change: impl FnOnce(&WriteTransaction)) -> Vec<String> {
     change(&transaction);
     transaction.commit().unwrap();
     database.close().unwrap();
-    let opened = Stage::open(std::sync::Arc::new(disk), &clock).and_then(|store| Ok(store.verify()?.faults));
+    let opened = Stage::open(Arc::new(disk), &clock).and_then(|store| Ok(store.verify()?.faults));
     opened.unwrap_or_else(|error| vec![error.to_string()])
 }
 
@@ -114,4 +127,49 @@ fn verify_finds_a_wrong_row_in_every_index_of_a_sealed_segment() {
         let length = meta.get("filter").unwrap().unwrap().value().len();
         meta.insert("filter", vec![0; length].as_slice()).unwrap();
     });
+}
+
+#[test]
+fn a_chunk_that_cannot_be_read_stops_nobody_but_those_who_are_owed_it() {
+    let stage = Stage::new();
+    let other = CompanyId(COMPANY.0 + 1);
+    for slug in ["acme", "bolt"] {
+        now_or_never(stage.store.create_company(company(slug), &actor())).unwrap().unwrap();
+    }
+    // Whoever has its turn before or behind the one that cannot be read for.
+    for owner in [COMPANY, other, COMPANY] {
+        let wishes = Wishes { max_in_flight: 2, ..wishes() };
+        now_or_never(stage.store.create_subscription(owner, wishes, Secret([7; 32]), Position::START, &actor())).unwrap().unwrap();
+    }
+    for owner in [COMPANY, other] {
+        stage.publish_all(&[(owner, event("claim.created", "{}", None))]).remove(0).unwrap();
+    }
+    stage.seal();
+    let Stage { disk, clock, store } = stage;
+    drop(store);
+    let database = Builder::new().create_with_backend(disk.open("log/1.sealed.redb", OpenMode::ReadWrite).unwrap()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut events = transaction.open_table(EVENTS_OF_OTHER).unwrap();
+        let (key, mut chunk) = events.first().unwrap().map(|(key, chunk)| (key.value(), chunk.value().to_vec())).unwrap();
+        *chunk.last_mut().unwrap() ^= 1;
+        events.insert(key, chunk.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+    database.close().unwrap();
+
+    let store = Stage::open(Arc::new(disk), &clock).unwrap();
+    let limits = PermitLimits { all: 8, per_host: 8 };
+    let mut core = Core::new(store.clone(), limits, Metrics::new().delivery, Faults::default(), clock.now()).unwrap();
+    let starts = core.step(clock.now()).unwrap();
+    let subscriptions: Vec<u32> = starts.iter().map(|start| start.subscription.0).collect();
+    assert_eq!(subscriptions, [1, 3], "the attempts of the others start");
+    assert_eq!(core.in_flight(), 2);
+    // It is tried again, and again nobody else minds.
+    clock.advance(Duration::from_secs(2));
+    store.append(store.prepare(COMPANY, &event("claim.created", "{}", None))).map(drop).unwrap();
+    store.turn().unwrap();
+    assert_eq!(core.step(clock.now()).unwrap().len(), 2);
+    let status = core.status(SubscriptionId(2)).unwrap();
+    assert_eq!((status.position, status.in_flight), (Position::START, 0), "what cannot be read is still owed");
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::clock::TestClock;
-use super::http::{Client, Request};
+use super::http::{Client, Request, SUBSCRIPTIONS};
 
 /// To publish and to read.
 pub const ALL_EVENTS: [&str; 2] = ["events:read", "events:write"];
@@ -141,6 +141,24 @@ impl TestDaemon {
                 self.clock.advance(std::time::Duration::from_millis(10));
             }
             holds
+        });
+    }
+
+    /// Waits until the delivery engine has done whatever it can do at this time of the clock. `client` reads a subscription
+    /// that the engine knows.
+    #[track_caller]
+    pub fn settle(&self, client: &mut Client) {
+        super::wait_until("an engine with nothing to do", || {
+            let attempts = self.metric("lutine_delivery_attempt_seconds_count");
+            let turns = self.metric("lutine_delivery_turns_total");
+            // The turn under way may have begun before what the test did last; the one after it has not.
+            super::wait_until("two turns of the engine", || {
+                // To be asked wakes it.
+                client.get(SUBSCRIPTIONS).expect(200);
+                self.metric("lutine_delivery_turns_total") >= turns + 2
+            });
+            // What ended meanwhile may have let something else begin.
+            self.metric("lutine_delivery_attempts_in_flight") == 0 && self.metric("lutine_delivery_attempt_seconds_count") == attempts
         });
     }
 

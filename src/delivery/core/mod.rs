@@ -21,7 +21,7 @@ use self::replaying::{cannot_be_sent_to, read_replay};
 use super::Alert;
 use super::lane::{Flight, Lane, LaneId, Pick};
 use super::matcher::Matcher;
-use super::permits::{NoRoom, Permit, PermitLimits, Permits};
+use super::permits::{self, NoRoom, Permit, PermitLimits, Permits};
 use super::receiver::Receiver;
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
@@ -44,6 +44,8 @@ const RECORD_AT: usize = 1_000;
 const TAIL_INTERVAL: Duration = Duration::from_secs(10);
 /// Attempts that one lane may start before the next lane has its turn.
 const TURN_MAX: usize = 8;
+/// Attempts in one step to receivers that have not proved to be well; those to others come before and between.
+const ASIDE_AT_ONCE: usize = 16;
 /// Events that a lane reads ahead of its attempts, as a multiple of those it may have in flight.
 const AHEAD: usize = 2;
 /// How long the connections of a lane that has nothing to do are kept for its next event.
@@ -52,6 +54,9 @@ const TARGET_KEPT: Duration = Duration::from_secs(60);
 const TARGETS_KEPT_MAX: usize = 1_024;
 /// At most one event about exhausted deliveries in this time for each subscription.
 const ALERT_INTERVAL: Duration = Duration::from_secs(60);
+/// What is kept of the answer to a delivery that ended well, in bytes. Nobody has to find out why it did, and a receiver that
+/// answers at length would fill the disk with it, event by event.
+const DELIVERED_EXCERPT_BYTES_MAX: usize = 2 * 1024;
 /// The pause of a lane after the log could not be read for it.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 
@@ -66,6 +71,8 @@ pub struct Start {
     pub event: LogEvent,
     /// Which attempt it is, counted from 1.
     pub number: u32,
+    /// Whether its receiver has not proved to be well: the attempt is to hold up no other.
+    pub is_aside: bool,
 }
 
 /// Dead letters of one subscription that nothing in the log tells of yet.
@@ -106,9 +113,14 @@ pub struct Core {
     recorded_at: Timestamp,
     permits: Permits,
     runnable: VecDeque<LaneId>,
+    /// Those of receivers that have not proved to be well, which go on behind the others.
+    runnable_aside: VecDeque<LaneId>,
     is_runnable: HashSet<LaneId>,
-    /// Lanes of slow receivers that wait until one of these gives a permit back; likewise by host.
+    /// The last step has left some of these to the next.
+    has_more: bool,
+    /// Lanes of slow receivers that wait until one of these gives a permit back; likewise of unproven ones, and by host.
     blocked_slow: VecDeque<LaneId>,
+    blocked_unproven: VecDeque<LaneId>,
     blocked_hosts: HashMap<Arc<str>, VecDeque<LaneId>>,
     is_blocked: HashSet<LaneId>,
     /// Permits that came back since lanes were last let go on.
@@ -150,8 +162,11 @@ impl Core {
             recorded_at: now,
             permits: Permits::new(limits),
             runnable: VecDeque::new(),
+            runnable_aside: VecDeque::new(),
             is_runnable: HashSet::new(),
+            has_more: false,
             blocked_slow: VecDeque::new(),
+            blocked_unproven: VecDeque::new(),
             blocked_hosts: HashMap::new(),
             is_blocked: HashSet::new(),
             freed: Vec::new(),
@@ -231,7 +246,9 @@ impl Core {
 
     fn run(&mut self, id: LaneId) {
         if self.is_runnable.insert(id) {
-            self.runnable.push_back(id);
+            let is_proven = self.receivers.get(&id.subscription).is_some_and(|receiver| receiver.is_proven);
+            let queue = if is_proven { &mut self.runnable } else { &mut self.runnable_aside };
+            queue.push_back(id);
         }
     }
 
@@ -282,7 +299,7 @@ impl Core {
         self.run(id);
     }
 
-    /// Everything that may start now.
+    /// What may start now. Of the attempts to receivers that have not proved to be well, some may be left to the next step.
     pub fn step(&mut self, now: Timestamp) -> Result<Vec<Start>, ReadError> {
         self.route()?;
         while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
@@ -293,10 +310,12 @@ impl Core {
             self.run(id);
         }
         let mut starts = Vec::new();
+        let mut aside = 0;
         // With all permits out the others keep their places in the queue.
         while !self.permits.are_out()
-            && let Some(id) = self.next_runnable()
+            && let Some(id) = self.next_runnable(aside < ASIDE_AT_ONCE)
         {
+            let before = starts.len();
             match self.turn(id, now, &mut starts) {
                 Ok(Turn::Again) => self.run(id),
                 Ok(Turn::NoRoom(reason)) => self.block(id, reason),
@@ -308,7 +327,9 @@ impl Core {
                     self.set_timer_at(id, now.after(READ_PAUSE));
                 }
             }
+            aside += starts.iter().skip(before).filter(|start| start.is_aside).count();
         }
+        self.has_more = aside >= ASIDE_AT_ONCE && !self.permits.are_out();
         Ok(starts)
     }
 
@@ -318,6 +339,8 @@ impl Core {
             return Ok(Turn::Done);
         };
         let mut outcome = Turn::Done;
+        // One after the other, as long as nothing is known of them: none is to take the room of all.
+        let turn_max = if receiver.is_proven { TURN_MAX } else { 1 };
         for started in 0.. {
             let ahead = (usize::from(lane.subscription.in_flight_max()) * AHEAD).max(TURN_MAX);
             if let Some((position, room)) = lane.wants(receiver, ahead)
@@ -339,7 +362,7 @@ impl Core {
                 }
                 self.dirty.insert(id);
             }
-            if started == TURN_MAX {
+            if started == turn_max {
                 outcome = Turn::Again;
                 break;
             }
@@ -350,7 +373,7 @@ impl Core {
                 }
                 break;
             };
-            let permit = match self.permits.take(&receiver.host, receiver.is_slow(now)) {
+            let permit = match self.permits.take(&receiver.host, receiver.in_flight(), receiver.standing(now)) {
                 Ok(permit) => permit,
                 Err(reason) => {
                     lane.unpick(pick);
@@ -392,12 +415,19 @@ impl Core {
             let is_retry = lane.owed.contains_key(&event.id);
             let number = lane.next_number(event.id);
             let delivery = id.delivery(event.id);
-            starts.push(Start { delivery, target: Arc::clone(&receiver.target), event: event.clone(), number });
+            let (target, is_aside) = (Arc::clone(&receiver.target), permit.standing != permits::Standing::Proven);
+            starts.push(Start { delivery, target, event: event.clone(), number, is_aside });
             receiver.start(delivery, now);
             lane.start(Flight { event, number, started: now, permit, is_retry });
         }
         self.set_timer(id, now);
         Ok(outcome)
+    }
+
+    /// Whether the last step has left something to the next that may start at once.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// Whether anybody wants anything.
@@ -427,8 +457,13 @@ impl Core {
         receiver.end(delivery, flight.started);
         self.metrics.attempt(&report.exchange, report.duration);
         let verdict = judge(&report.exchange, &receiver.knobs);
+        receiver.is_heavy = report.truncated;
+        receiver.is_proven = verdict == Verdict::Delivered && !report.truncated;
         let mut attempt = attempt_row(delivery, &flight, report);
         attempt.delivered = verdict == Verdict::Delivered;
+        if attempt.delivered {
+            shorten(&mut attempt);
+        }
         let company = lane.subscription.company;
         let health_before = receiver.health;
         let mut exhausted = None;
@@ -610,6 +645,17 @@ fn speaks_of(event: &LogEvent, mark: &str) -> bool {
     let text = String::from_utf8_lossy(payload);
     // The number ends with the mark, or another member follows.
     text.match_indices(mark).any(|(at, _)| !text.as_bytes().get(at + mark.len()).is_some_and(u8::is_ascii_digit))
+}
+
+/// Cuts the excerpt of a success between two characters.
+fn shorten(attempt: &mut AttemptRow) {
+    if attempt.excerpt.len() > DELIVERED_EXCERPT_BYTES_MAX {
+        let end = (0..=DELIVERED_EXCERPT_BYTES_MAX).rev().find(|end| attempt.excerpt.is_char_boundary(*end));
+        attempt.excerpt.truncate(end.unwrap_or(0));
+        // What is kept for long is not to hold the space of what was read.
+        attempt.excerpt.shrink_to_fit();
+        attempt.truncated = true;
+    }
 }
 
 fn attempt_row(delivery: DeliveryId, flight: &Flight, report: Report) -> AttemptRow {

@@ -4,21 +4,29 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::super::lane::LaneId;
-use super::super::permits::{NoRoom, Permit};
+use super::super::permits::{NoRoom, Permit, Standing};
 use super::{Core, RECORD_AFTER, TAIL_INTERVAL};
 use crate::domain::time::Timestamp;
 
 impl Core {
     /// The next lane that may go on. One that waited for room and does not need it any more leaves it to the next.
-    pub(super) fn next_runnable(&mut self) -> Option<LaneId> {
+    pub(super) fn next_runnable(&mut self, aside_too: bool) -> Option<LaneId> {
         loop {
-            if let Some(id) = self.runnable.pop_front() {
+            let next = self.runnable.pop_front();
+            let next = if next.is_none() && aside_too { self.runnable_aside.pop_front() } else { next };
+            if let Some(id) = next {
                 self.is_runnable.remove(&id);
                 return Some(id);
             }
+            if !aside_too {
+                return None;
+            }
             let permit = self.freed.last()?;
-            let has_room = self.permits.has_room_for_slow();
-            let mut next = if permit.is_slow && has_room { self.blocked_slow.pop_front() } else { None };
+            let mut next = match permit.standing {
+                Standing::Slow if self.permits.has_room_for_slow() => self.blocked_slow.pop_front(),
+                Standing::Unproven if self.permits.has_room_for_unproven() => self.blocked_unproven.pop_front(),
+                _ => None,
+            };
             if next.is_none() && self.permits.has_room_for_host(&permit.host) {
                 next = self.blocked_hosts.get_mut(&permit.host).and_then(VecDeque::pop_front);
             }
@@ -42,11 +50,14 @@ impl Core {
         let Some(receiver) = self.receivers.get(&id.subscription) else { return };
         match reason {
             NoRoom::All => self.run(id),
+            // The end of an attempt of its own lets it go on.
+            NoRoom::Share => {}
+            NoRoom::Unproven if self.is_blocked.insert(id) => self.blocked_unproven.push_back(id),
             NoRoom::Slow if self.is_blocked.insert(id) => self.blocked_slow.push_back(id),
             NoRoom::Host if self.is_blocked.insert(id) => {
                 self.blocked_hosts.entry(Arc::clone(&receiver.host)).or_default().push_back(id);
             }
-            NoRoom::Slow | NoRoom::Host => {}
+            NoRoom::Unproven | NoRoom::Slow | NoRoom::Host => {}
         }
     }
 
@@ -81,6 +92,9 @@ impl Core {
 
     /// When `step` would do something by the passing of time alone.
     pub fn wakes_at(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.has_more {
+            return Some(now);
+        }
         let timer = self.timers.first().map(|(at, _)| *at);
         let record = self.waiting_since.map(|since| since.after(RECORD_AFTER));
         let announce = self.unannounced.values().map(|due| due.at).min();

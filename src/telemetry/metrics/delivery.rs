@@ -34,6 +34,8 @@ pub struct DeliveryMetrics {
     pub expired: Counter,
     /// Subscriptions that stopped and wait for a person.
     pub suspended: Counter,
+    /// Turns of the engine; in each it starts what may start, and hands over what is to be written down.
+    pub turns: Counter,
     /// Attempts under way.
     pub in_flight: Gauge,
     /// Subscriptions that have something to do.
@@ -59,6 +61,7 @@ impl DeliveryMetrics {
             dead: Counter::default(),
             expired: Counter::default(),
             suspended: Counter::default(),
+            turns: Counter::default(),
             in_flight: Gauge::default(),
             lanes: Gauge::default(),
         };
@@ -66,6 +69,7 @@ impl DeliveryMetrics {
         registry.register("deliveries_dead", "Deliveries that became dead letters", metrics.dead.clone());
         registry.register("deliveries_expired", "Deliveries whose event expired first", metrics.expired.clone());
         registry.register("subscriptions_suspended", "Subscriptions that stopped and wait for a person", metrics.suspended.clone());
+        registry.register("delivery_turns", "Turns of the engine, each a look at everything that may start", metrics.turns.clone());
         registry.register("delivery_attempts_in_flight", "Attempts under way", metrics.in_flight.clone());
         registry.register("delivery_lanes", "Subscriptions that have something to do", metrics.lanes.clone());
         metrics
