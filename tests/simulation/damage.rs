@@ -16,7 +16,7 @@ use lutine::telemetry::metrics::Metrics;
 use redb::{Builder, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::sending::wishes;
-use crate::stage::{COMPANY, Stage, actor, company, event, now_or_never};
+use crate::stage::{COMPANY, Stage, actor, company, event, now_or_never, origins};
 
 const TYPES: TableDefinition<(u32, u64, u64), u32> = TableDefinition::new("types/1");
 const IDS: TableDefinition<u64, u64> = TableDefinition::new("ids/1");
@@ -160,9 +160,9 @@ fn a_chunk_that_cannot_be_read_stops_nobody_but_those_who_are_owed_it() {
 
     let store = Stage::open(Arc::new(disk), &clock).unwrap();
     let limits = PermitLimits { all: 8, per_host: 8 };
-    let mut core = Core::new(store.clone(), limits, Metrics::new().delivery, Faults::default(), clock.now()).unwrap();
+    let mut core = Core::new(store.clone(), limits, origins(), Metrics::new().delivery, Faults::default(), clock.now()).unwrap();
     let starts = core.step(clock.now()).unwrap();
-    let subscriptions: Vec<u32> = starts.iter().map(|start| start.subscription.0).collect();
+    let subscriptions: Vec<u32> = starts.iter().map(|start| start.delivery.subscription.0).collect();
     assert_eq!(subscriptions, [1, 3], "the attempts of the others start");
     assert_eq!(core.in_flight(), 2);
     // It is tried again, and again nobody else minds.
