@@ -288,12 +288,12 @@ fn a_newer_format_is_refused_in_words_and_nothing_is_changed() {
     let folder = unpacked();
     let database = Builder::new().create(folder.path().join("ledger.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(TableDefinition::<&str, u64>::new("settings")).unwrap().insert("format", 2).unwrap();
+    transaction.open_table(TableDefinition::<&str, u64>::new("settings")).unwrap().insert("format", 3).unwrap();
     transaction.commit().unwrap();
     database.close().unwrap();
     let before = contents(folder.path());
     let refused = open_with(folder.path(), clock("2026-12-01T12:00:00Z"), MASTER).unwrap_err();
-    assert!(matches!(refused, OpenError::Storage(StorageFault::NewerFormat { found: 2, known: 1 })));
-    assert_eq!(refused.to_string(), "the store has format 2, this version knows formats up to 1; use the version of Lutine that wrote it");
+    assert!(matches!(refused, OpenError::Storage(StorageFault::NewerFormat { found: 3, known: 2 })));
+    assert_eq!(refused.to_string(), "the store has format 3, this version knows formats up to 2; use the version of Lutine that wrote it");
     assert!(before == contents(folder.path()));
 }
