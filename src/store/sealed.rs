@@ -16,7 +16,7 @@ use super::records::{self, SegmentMeta, SegmentSummary};
 use super::seal::{IndexHash, read_dedupe_row};
 use super::sealed_tables::{CompanyReads, Content};
 use super::segment::{Fetched, KindName, KindNames, Listed, NewestOfKinds, Place, SegmentReads, check_chunk, fetch_chunk};
-use super::tables::{CHUNKS_OF, ChunkKey, DEDUPE, DedupeRow, EVENTS_OF, KindRow, META, NAMES, TypeKey};
+use super::tables::{CHUNKS_OF, ChunkKey, ContentRow, DEDUPE, DedupeRow, EVENTS_OF, KindRow, META, NAMES, TypeKey};
 use super::{CorruptChunk, StorageFault};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
@@ -258,7 +258,7 @@ impl SealedSegment {
 
     /// What a company's index says of each chunk: bytes, events, events that are not the daemon's own; none in a file that
     /// does not have it.
-    pub fn contents(&self, company: CompanyId) -> Result<Option<Vec<(u32, u32, u32)>>, StorageFault> {
+    pub fn contents(&self, company: CompanyId) -> Result<Option<Vec<ContentRow>>, StorageFault> {
         self.file()?.company(company)?.contents()
     }
 

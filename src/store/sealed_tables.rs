@@ -9,7 +9,7 @@ use super::StorageFault;
 use super::live::existing;
 use super::sealed::is_of_an_event;
 use super::segment::{Listed, Place};
-use super::tables::{ChunkKey, CompanyTables, KindRow, PlaceRow, TypeKey};
+use super::tables::{ChunkKey, CompanyTables, ContentRow, KindRow, PlaceRow, TypeKey};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
@@ -245,7 +245,7 @@ impl CompanyReads {
     }
 
     /// Bytes, events, and events that are not the daemon's own, of each chunk; none where the format does not say.
-    pub fn contents(&self) -> Result<Option<Vec<(u32, u32, u32)>>, StorageFault> {
+    pub fn contents(&self) -> Result<Option<Vec<ContentRow>>, StorageFault> {
         let Some(Chunks::Places(table)) = &self.chunks else { return Ok(None) };
         let rows = table.iter()?.map(|row| {
             row.map(|(_, row)| {

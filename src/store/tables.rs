@@ -16,6 +16,9 @@ pub(super) type EventsTable<'a> = TableDefinition<'a, ChunkKey, &'static [u8]>;
 /// daemon's own.
 pub(super) type PlaceRow = (u64, u32, u32, u32);
 
+/// Bytes of a chunk, how many events it holds, how many of them are not the daemon's own.
+pub(super) type ContentRow = (u32, u32, u32);
+
 /// `(created µs, id)` of its first event → where a chunk lies. One table per company, in sealed segments of format 2 on.
 pub(super) type ChunksTable<'a> = TableDefinition<'a, ChunkKey, PlaceRow>;
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::chunk::Chunk;
 use super::prepared::{DedupeEntry, DedupeHash};
 use super::segment::{Segment, SegmentReads};
-use super::tables::{KindRow, TypeKey};
+use super::tables::{ContentRow, KindRow, TypeKey};
 use super::{StorageFault, Store};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
@@ -119,8 +119,8 @@ struct Found {
 struct ChunksFound {
     ids: Vec<(u64, u64)>,
     types: BTreeMap<TypeKey, KindRow>,
-    /// Length of each chunk, its events, and those that are not the daemon's own.
-    contents: Vec<(u32, u32, u32)>,
+    /// Of each chunk.
+    contents: Vec<ContentRow>,
 }
 
 fn verify_company(
