@@ -1,13 +1,14 @@
 //! The membership filter of a sealed segment's dedupe hashes.
 //!
 //! A blocked Bloom filter: each key sets 8 bits inside one block of 64 bytes, so that a question costs one cache line
-//! (Putze, Sanders, Singler: Cache-, Hash- and Space-Efficient Bloom Filters, 2007). With 24 bits a key about one
-//! question in ten thousand is answered "perhaps" wrongly; "no" is never wrong.
+//! (Putze, Sanders, Singler: Cache-, Hash- and Space-Efficient Bloom Filters, 2007). With 12 bits a key about one
+//! question in two hundred is answered "perhaps" wrongly, and costs a look into the table; "no" is never wrong. All filters
+//! are in memory for as long as the store is open: 1.5 MB per million keys.
 
 use super::prepared::DedupeHash;
 
 const BLOCK_BYTES: usize = 64;
-const BITS_PER_KEY: usize = 24;
+const BITS_PER_KEY: usize = 12;
 const PROBES: u32 = 8;
 
 /// Answers whether a hash may be in a set.
@@ -77,7 +78,7 @@ mod tests {
         let filter = Bloom::from_bytes(filter.as_bytes()).unwrap();
         assert!(keys.iter().all(|key| filter.may_contain(*key)));
         let wrong = (1_000_000..1_200_000).filter(|number| filter.may_contain(hash(*number))).count();
-        assert!(wrong < 120, "{wrong} of 200,000");
+        assert!(wrong < 1_400, "{wrong} of 200,000");
     }
 
     #[test]

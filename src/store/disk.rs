@@ -8,9 +8,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
+use rustix::buffer::spare_capacity;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,65 +64,92 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn disk_bytes(&self, name: &str) -> io::Result<u64>;
 }
 
-/// The storage of one database, whatever disk it comes from.
-#[derive(Debug)]
-pub struct FileStorage(Box<dyn StorageBackend>);
+/// The storage of one database, whatever disk it comes from. A clone is another handle to the same one.
+#[derive(Debug, Clone)]
+pub struct FileStorage {
+    backend: Arc<dyn StorageBackend>,
+    /// The file behind it, where there is one: what is read from it needs no buffer that was filled before.
+    file: Option<Arc<File>>,
+}
 
 impl FileStorage {
     /// Wraps a backend.
     #[must_use]
     pub fn new(backend: impl StorageBackend) -> Self {
-        Self(Box::new(backend))
+        Self { backend: Arc::new(backend), file: None }
+    }
+
+    /// Exactly `length` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// Those of the operating system; `UnexpectedEof` when the file ends before.
+    pub fn read_bytes(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let Some(file) = &self.file else {
+            let mut bytes = vec![0; length];
+            self.read(offset, &mut bytes)?;
+            return Ok(bytes);
+        };
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let next = offset + bytes.len() as u64;
+            match rustix::io::pread(file, spare_capacity(&mut bytes), next) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        bytes.truncate(length);
+        Ok(bytes)
     }
 }
 
 impl StorageBackend for FileStorage {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.backend.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
+        self.backend.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.backend.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.backend.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
+        self.backend.write(offset, data)
     }
 
     fn close(&self) -> io::Result<()> {
-        self.0.close()
+        self.backend.close()
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_range(start, end)
+        self.backend.try_lock_range(start, end)
     }
 
     fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_shared_range(start, end)
+        self.backend.try_lock_shared_range(start, end)
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_range(start, end)
+        self.backend.lock_range(start, end)
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_shared_range(start, end)
+        self.backend.lock_shared_range(start, end)
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.unlock_range(start, end)
+        self.backend.unlock_range(start, end)
     }
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.query_lock_range(start, end)
+        self.backend.query_lock_range(start, end)
     }
 }
 
@@ -242,7 +271,9 @@ impl Disk for DataDirectory {
         options.read(true).write(mode != OpenMode::ReadOnly).create_new(mode == OpenMode::CreateNew);
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(self.root.join(name))?;
-        FileBackend::new(file).map(FileStorage::new).map_err(io::Error::other)
+        let second = file.try_clone()?;
+        let backend = FileBackend::new(file).map_err(io::Error::other)?;
+        Ok(FileStorage { file: Some(Arc::new(second)), ..FileStorage::new(backend) })
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {

@@ -12,10 +12,11 @@ use twox_hash::XxHash3_64;
 
 use super::StorageFault;
 use super::chunk::{self, Chunk, ChunkError};
+use super::dedupe::DedupeIndex;
 use super::disk::{Disk, OpenMode};
 use super::prepared::{DedupeEntry, DedupeHash, DedupeMap};
 use super::records::{self, SegmentMeta};
-use super::segment::{KindName, KindNames, NewestOfKinds, SegmentReads, fetch_chunk};
+use super::segment::{KindName, KindNames, Listed, NewestOfKinds, SegmentReads, fetch_chunk};
 use super::snapshots::{self, Snapshot};
 use super::tables::{ChunkKey, CompanyTables, DEDUPE_LOG, DEDUPE_ROW_BYTES, META, NAMES, SNAPSHOTS, chunk_key};
 use crate::domain::company::CompanyId;
@@ -24,7 +25,7 @@ use crate::domain::event::EventId;
 use crate::domain::time::Timestamp;
 
 /// redb's cache for the file that is written to.
-const CACHE_BYTES: usize = 8 * 1024 * 1024;
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The path of an unsealed segment.
 pub(super) fn file_name(number: u64) -> String {
@@ -47,7 +48,7 @@ pub(super) struct CompanyIndex {
 pub(super) struct LiveIndex {
     pub companies: BTreeMap<CompanyId, CompanyIndex>,
     pub names: KindNames,
-    pub dedupe: DedupeMap,
+    pub dedupe: DedupeIndex,
     pub events: u64,
     /// First and last event of the segment.
     pub span: Option<(Position, Position)>,
@@ -137,7 +138,9 @@ impl LiveSegment {
                 let (first_id, rows) = row?;
                 let damaged =
                     || StorageFault::Record(format!("segment {number}, the dedupe keys of the commit of event {}", first_id.value()));
-                index.dedupe.extend(unpack_dedupe(rows.value()).ok_or_else(damaged)?);
+                for (hash, entry) in unpack_dedupe(rows.value()).ok_or_else(damaged)? {
+                    index.dedupe.insert(hash, &entry);
+                }
             }
         }
         let companies: Vec<CompanyId> = transaction
@@ -193,15 +196,15 @@ impl SegmentReads for LiveSegment {
         fetch_chunk(&transaction, self.number, company, key, Bytes::copy_from_slice(row.value())).map(Some)
     }
 
-    fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault> {
+    fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<Listed>, StorageFault> {
         let index = self.index();
         let Some(company) = index.companies.get(&company) else { return Ok(Vec::new()) };
         let above = company.chunks.partition_point(|key| *key <= (position.created.as_micros(), position.id.0));
         Ok(if ascending {
-            company.chunks.iter().skip(above.saturating_sub(1)).take(limit).copied().collect()
+            company.chunks.iter().skip(above.saturating_sub(1)).take(limit).copied().map(Listed::keyed).collect()
         } else {
             let below = company.chunks.partition_point(|key| *key < (position.created.as_micros(), position.id.0));
-            company.chunks.iter().take(below).rev().take(limit).copied().collect()
+            company.chunks.iter().take(below).rev().take(limit).copied().map(Listed::keyed).collect()
         })
     }
 
@@ -301,7 +304,7 @@ impl SegmentReads for LiveSegment {
     }
 
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {
-        Ok(self.index().dedupe.get(&hash).copied())
+        Ok(self.index().dedupe.get(hash))
     }
 
     fn span(&self) -> Option<(Position, Position)> {

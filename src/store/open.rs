@@ -139,8 +139,11 @@ fn read_ledger(transaction: &WriteTransaction, master: &MasterKey) -> Result<Kno
     super::ledger::known_format(format)?;
     let mut settings = transaction.open_table(SETTINGS)?;
     if format.is_none() {
-        settings.insert(FORMAT, u64::from(STORE_FORMAT))?;
         settings.insert("epoch", 1)?;
+    }
+    // From now on there may be files that an older version cannot read.
+    if format < Some(u64::from(STORE_FORMAT)) {
+        settings.insert(FORMAT, u64::from(STORE_FORMAT))?;
     }
     drop(settings);
     let number = |name: &str| named(transaction, name).map(Option::unwrap_or_default);

@@ -194,6 +194,16 @@ impl Collects for Gatherer {
         self.cutoff
     }
 
+    fn room(&self) -> usize {
+        if self.bytes >= BATCH_BYTES_MAX { 0 } else { self.limit.saturating_sub(self.events.len()) }
+    }
+
+    fn knows_of(&mut self, first: Position) -> bool {
+        let is_beyond = !self.ascending || first > self.position;
+        self.more = self.room() == 0 && is_beyond && first.created >= self.cutoff && first > self.floor;
+        self.more
+    }
+
     fn take(&mut self, segment: &dyn SegmentReads, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
         if self.ascending {
             for place in chunk.first_above(self.position)..chunk.count() {

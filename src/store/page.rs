@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::chunk::{Chunk, Record};
 use super::prepared::Extra;
 use super::records;
-use super::segment::{Segment, SegmentList, SegmentReads};
+use super::sealed::is_of_an_event;
+use super::segment::{Fetched, Listed, Segment, SegmentList, SegmentReads};
 use super::tables::ChunkKey;
 use super::{Inner, ReadError, StorageFault, Store};
 use crate::domain::company::CompanyId;
@@ -23,8 +24,11 @@ const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Pieces beyond which a page is copied into one; each piece costs the socket an entry.
 const PARTS_MAX: usize = 40;
 
-/// Chunks that are looked at before the next ones are asked for.
-const CHUNKS_AHEAD: usize = 8;
+/// Chunks that an index is asked for at once.
+const CHUNKS_AHEAD: usize = 16;
+
+/// Bytes of chunks that are read at once, if they are more than one.
+const RUN_BYTES_MAX: u32 = 256 * 1024;
 
 /// What a reader asks for.
 #[derive(Debug, Clone)]
@@ -106,6 +110,13 @@ pub(super) trait Collects {
     /// Events created before this are invisible.
     fn cutoff(&self) -> Timestamp;
 
+    /// How many more events it may take; 0 when it is full.
+    fn room(&self) -> usize;
+
+    /// Told of a chunk further on, not yet read, that starts at `first` and holds an event that matches: true when that is
+    /// all that is left to know.
+    fn knows_of(&mut self, first: Position) -> bool;
+
     /// Takes what it may of a chunk; true when it wants no more. `kinds` are those that match, none = all.
     fn take(&mut self, segment: &dyn SegmentReads, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault>;
 }
@@ -123,6 +134,43 @@ struct Collector {
     more: bool,
 }
 
+/// The position of a chunk's first event.
+fn start_of(key: ChunkKey) -> Position {
+    Position { created: Timestamp::from_micros(key.0), id: EventId(key.1) }
+}
+
+/// How many of the listed chunks, at least one, are worth reading at once: those that lie side by side and hold, as far as
+/// the index tells, what `page` has room for.
+fn run_length(listed: &[Listed], page: &impl Collects) -> usize {
+    let mut room = page.room() as u64;
+    let (mut length, mut bytes, mut end) = (0, 0_u32, None);
+    for (number, one) in listed.iter().enumerate() {
+        let Some(place) = one.place else { break };
+        let is_beside = match end {
+            None => true,
+            Some((start, end)) => place.offset == end || place.offset + u64::from(place.length) == start,
+        };
+        bytes = bytes.saturating_add(place.length);
+        if !is_beside || room == 0 || (number > 0 && bytes > RUN_BYTES_MAX) {
+            break;
+        }
+        length += 1;
+        end = Some((place.offset, place.offset + u64::from(place.length)));
+        // Of the chunk that holds the position only a part is wanted. Ids without gaps tell exactly which; with gaps it is a
+        // guess, and a wrong one costs a second read.
+        let position = page.position();
+        let behind = if page.is_ascending() && start_of(one.key) <= position {
+            position.id.0.saturating_sub(one.key.1).saturating_add(1)
+        } else if !page.is_ascending() && number == 0 {
+            u64::from(place.events).saturating_sub(position.id.0.saturating_sub(one.key.1))
+        } else {
+            0
+        };
+        room = room.saturating_sub(u64::from(place.published).saturating_sub(behind));
+    }
+    length.max(1)
+}
+
 pub(super) fn position_of(record: &Record) -> Position {
     Position { created: record.created, id: record.id }
 }
@@ -138,6 +186,16 @@ impl Collects for Collector {
 
     fn cutoff(&self) -> Timestamp {
         self.cutoff
+    }
+
+    fn room(&self) -> usize {
+        if self.is_full() { 0 } else { self.limit - self.count }
+    }
+
+    fn knows_of(&mut self, first: Position) -> bool {
+        let is_beyond = !self.ascending || first > self.position;
+        self.more = self.is_full() && is_beyond && first.created >= self.cutoff;
+        self.more
     }
 
     fn take(&mut self, _segment: &dyn SegmentReads, chunk: &Chunk, kinds: Option<&[u32]>) -> Result<bool, StorageFault> {
@@ -264,8 +322,8 @@ impl Inner {
             if first.created >= cutoff {
                 continue;
             }
-            let Some(key) = segment.keys_from(company, unexpired, false, 1)?.first().copied() else { continue };
-            let Some(chunk) = self.fetch(segment, company, key)? else { continue };
+            let Some(listed) = segment.keys_from(company, unexpired, false, 1)?.first().copied() else { continue };
+            let Some(chunk) = self.fetch(segment, company, listed.key)? else { continue };
             let newest = chunk.records().rev().find(|record| record.created < cutoff);
             return Ok(newest.filter(|newest| position_of(newest) > position).map(|newest| newest.created).max(purged));
         }
@@ -275,6 +333,11 @@ impl Inner {
     pub(super) fn fetch(&self, segment: &dyn SegmentReads, company: CompanyId, key: ChunkKey) -> Result<Option<Chunk>, StorageFault> {
         self.options.metrics.count_chunk_read();
         segment.chunk(company, key)
+    }
+
+    fn fetch_run(&self, segment: &dyn SegmentReads, company: CompanyId, run: &[Listed]) -> Vec<Fetched> {
+        run.iter().for_each(|_| self.options.metrics.count_chunk_read());
+        segment.run(company, run)
     }
 
     fn page(&self, query: &PageQuery<'_>) -> Result<PageOutcome, StorageFault> {
@@ -363,21 +426,40 @@ impl Inner {
         let mut at = page.position();
         let mut seen = None;
         loop {
-            let keys = if is_narrow {
-                segment.typed_keys_from(query.company, kinds.all()?, at, page.is_ascending(), CHUNKS_AHEAD)?
+            let mut listed = if is_narrow {
+                let keys = segment.typed_keys_from(query.company, kinds.all()?, at, page.is_ascending(), CHUNKS_AHEAD)?;
+                keys.into_iter().map(Listed::keyed).collect()
             } else {
                 segment.keys_from(query.company, at, page.is_ascending(), CHUNKS_AHEAD)?
             };
-            let fresh: Vec<_> = keys.iter().copied().filter(|key| Some(*key) != seen).collect();
-            let Some(last) = fresh.last().copied() else { return Ok(false) };
-            for key in fresh {
-                let Some(chunk) = self.fetch(segment, query.company, key)? else { continue };
-                if page.take(segment, &chunk, kinds.of(&chunk)?)? {
+            listed.retain(|listed| Some(listed.key) != seen);
+            let Some(last) = listed.last().map(|listed| listed.key) else { return Ok(false) };
+            let mut rest = listed.as_slice();
+            // Ids ascend from chunk to chunk: what comes right before the next one lies wholly at or below the position.
+            if let [_, next, ..] = rest
+                && page.is_ascending()
+                && is_of_an_event(page.position())
+                && next.key.1 <= page.position().id.0 + 1
+            {
+                rest = rest.get(1..).unwrap_or_default();
+            }
+            while let Some(next) = rest.first() {
+                // An index of types lists only chunks that hold a match.
+                let holds_match = is_narrow || next.place.is_some_and(|place| place.published > 0);
+                if page.room() == 0 && holds_match && page.knows_of(start_of(next.key)) {
                     return Ok(true);
                 }
+                let (run, further) = rest.split_at(run_length(rest, page));
+                for fetched in self.fetch_run(segment, query.company, run) {
+                    let Some(chunk) = fetched? else { continue };
+                    if page.take(segment, &chunk, kinds.of(&chunk)?)? {
+                        return Ok(true);
+                    }
+                }
+                rest = further;
             }
             seen = Some(last);
-            at = Position { created: Timestamp::from_micros(last.0), id: EventId(last.1) };
+            at = start_of(last);
         }
     }
 

@@ -202,7 +202,8 @@ impl PreparedEvent {
     }
 }
 
-fn low_half(wide: u128) -> u64 {
+/// The lower 64 bits.
+pub(super) fn low_half(wide: u128) -> u64 {
     (wide & u128::from(u64::MAX)) as u64
 }
 

@@ -2,8 +2,9 @@
 
 use minicbor::{Decode, Encode};
 
-/// The format of the store that this program writes; a newer one is refused.
-pub(super) const STORE_FORMAT: u32 = 1;
+/// The format of the store that this program writes; a newer one is refused. Since 2 the chunks of a sealed segment lie
+/// before its database.
+pub(super) const STORE_FORMAT: u32 = 2;
 
 /// What a segment says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -3,28 +3,35 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use redb::{Builder, Database, ReadableDatabase, TableHandle, WriteTransaction};
+use redb::{Builder, Database, ReadableDatabase, Table, TableHandle, WriteTransaction};
 use twox_hash::XxHash3_64;
 
 use super::StorageFault;
 use super::bloom::Bloom;
-use super::chunk::{CHUNK_BYTES_MAX, Chunk, ChunkBuilder, Entry, HEADER_BYTES, part_lengths};
+use super::chunk::{self, Chunk, ChunkBuilder, Entry, HEADER_BYTES, part_lengths};
 use super::disk::{Disk, FileStorage, OpenMode, Unsynced};
 use super::faults::Faults;
+use super::layout::ChunkArea;
 use super::live::{self, LiveSegment};
 use super::prepared::{DedupeEntry, DedupeHash};
 use super::records::{self, SegmentMeta, SegmentSummary};
 use super::sealed;
-use super::segment::{SegmentReads, fetch_chunk};
+use super::segment::{SegmentReads, check_chunk};
 use super::snapshots::{self, PreparedSnapshot, Snapshot};
-use super::tables::{ChunkKey, CompanyTables, DEDUPE, DEDUPE_ROW_BYTES, DedupeRow, META, NAMES, PARTS, SNAPSHOTS, TypeKey, chunk_key};
+use super::tables::{
+    CHUNKS_OF, ChunkKey, CompanyTables, DEDUPE, DEDUPE_ROW_BYTES, DedupeRow, KindRow, META, NAMES, PARTS, PlaceRow, SNAPSHOTS, TypeKey,
+    chunk_key,
+};
 use crate::domain::company::CompanyId;
 use crate::domain::event::EventId;
 use crate::domain::filter::OWN_PREFIX;
 use crate::domain::time::Timestamp;
 
-/// redb's cache for the file that is being written.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// redb's cache for the indexes that are being written, each in the order of its keys.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// The longest chunk of more than one event in a sealed file. A page reads several at once, a get one.
+const CHUNK_BYTES_MAX: usize = 8 * 1024;
 
 /// Counts of events and snapshots and a hash over all of them, to compare original and copy.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -103,7 +110,7 @@ pub(super) fn insert_chunks<'a>(
         let Some(first) = chunk.record(0) else { continue };
         let key = chunk_key(first.created, first.id);
         let bytes = chunk.bytes();
-        if bytes.len() <= CHUNK_BYTES_MAX {
+        if bytes.len() <= chunk::CHUNK_BYTES_MAX {
             cursor.insert_before(key, bytes.as_ref())?;
             continue;
         }
@@ -122,24 +129,38 @@ pub(super) fn insert_chunks<'a>(
     cursor.close().map_err(StorageFault::from)
 }
 
-/// One company's part of a sealed file while it is written.
+/// One company's part of a sealed file while it is written: its chunks are, its indexes follow all chunks.
 struct CompanyWriter<'a> {
-    transaction: &'a WriteTransaction,
+    area: &'a mut ChunkArea,
     company: CompanyId,
-    tables: CompanyTables,
     builder: ChunkBuilder,
-    kinds: BTreeMap<u32, u32>,
-    /// Rows of `types`, collected because they are sorted by kind first.
-    types: BTreeMap<TypeKey, u32>,
+    /// Of the chunk in the making: events and last id of each kind, and events that are not the daemon's own.
+    kinds: BTreeMap<u32, KindRow>,
+    published: u32,
+    index: CompanyIndexes,
 }
 
-impl CompanyWriter<'_> {
+/// The indexes of one company.
+struct CompanyIndexes {
+    company: CompanyId,
+    chunks: Vec<(ChunkKey, PlaceRow)>,
+    kinds: Vec<(TypeKey, KindRow)>,
+}
+
+impl<'a> CompanyWriter<'a> {
+    fn new(area: &'a mut ChunkArea, company: CompanyId) -> Self {
+        let index = CompanyIndexes { company, chunks: Vec::new(), kinds: Vec::new() };
+        Self { area, company, builder: ChunkBuilder::default(), kinds: BTreeMap::new(), published: 0, index }
+    }
+
     fn push(&mut self, entry: &Entry<'_>) -> Result<(), StorageFault> {
         if self.builder.first().is_some() && self.builder.length() + entry.bytes() > CHUNK_BYTES_MAX {
             self.flush()?;
         }
         self.builder.push(entry);
-        *self.kinds.entry(entry.kind).or_default() += 1;
+        let row = self.kinds.entry(entry.kind).or_default();
+        *row = (row.0 + 1, entry.id.0);
+        self.published += u32::from(!entry.is_own);
         Ok(())
     }
 
@@ -147,22 +168,41 @@ impl CompanyWriter<'_> {
         let Some((created, id)) = self.builder.first() else { return Ok(()) };
         let Some(chunk) = self.builder.finish(self.company) else { return Ok(()) };
         let key = chunk_key(created, id);
-        insert_chunks(self.transaction, &self.tables, [&chunk])?;
-        self.transaction.open_table(self.tables.ids())?.insert(key.1, key.0)?;
-        for (kind, count) in std::mem::take(&mut self.kinds) {
-            self.types.insert((kind, key.0, key.1), count);
-        }
+        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let offset = self.area.push(chunk.bytes())?;
+        self.index.chunks.push((key, (offset, narrow(chunk.bytes().len()), narrow(chunk.count()), std::mem::take(&mut self.published))));
+        let kinds = std::mem::take(&mut self.kinds).into_iter();
+        self.index.kinds.extend(kinds.map(|(kind, row)| ((kind, key.0, key.1), row)));
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(), StorageFault> {
+    fn finish(mut self) -> Result<CompanyIndexes, StorageFault> {
         self.flush()?;
-        let mut table = self.transaction.open_table(self.tables.types())?;
-        for (key, count) in &self.types {
-            table.insert(*key, *count)?;
-        }
-        Ok(())
+        Ok(self.index)
     }
+}
+
+impl CompanyIndexes {
+    fn write(mut self, transaction: &WriteTransaction) -> Result<(), StorageFault> {
+        self.kinds.sort_unstable_by_key(|(key, _)| *key);
+        let tables = CompanyTables::of(self.company);
+        append(&mut transaction.open_table(tables.chunks())?, self.chunks.iter().copied())?;
+        append(&mut transaction.open_table(tables.ids())?, self.chunks.iter().map(|(key, _)| (key.1, key.0)))?;
+        append(&mut transaction.open_table(tables.kinds())?, self.kinds.iter().copied())
+    }
+}
+
+/// Fills an empty table with rows that ascend.
+fn append<K, V>(table: &mut Table<'_, K, V>, rows: impl Iterator<Item = (K, V)>) -> Result<(), StorageFault>
+where
+    K: redb::Key + for<'k> redb::Value<SelfType<'k> = K> + std::borrow::Borrow<K> + 'static,
+    V: for<'v> redb::Value<SelfType<'v> = V> + std::borrow::Borrow<V> + 'static,
+{
+    let mut cursor = table.upper_bound_mut(std::ops::Bound::<K>::Unbounded)?;
+    for (key, value) in rows {
+        cursor.insert_before(key, value)?;
+    }
+    cursor.close().map_err(StorageFault::from)
 }
 
 /// Rewrites `segment` into the file `N.sealed.redb`, synced and renamed; the original stays.
@@ -179,9 +219,10 @@ pub(super) fn rewrite(disk: &Arc<dyn Disk>, segment: &LiveSegment, epoch: u32, f
     }
     let storage = disk.open(&unfinished, OpenMode::CreateNew)?;
     let storage = if faults.switch_before_sync { FileStorage::new(Unsynced(storage)) } else { storage };
-    let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?;
-    let (summary, original) = copy(segment, &database, epoch)?;
-    let copied = census(&database, number)?;
+    let copy = copy_chunks(segment, ChunkArea::new(storage.clone()))?;
+    let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(copy.database)?;
+    let (summary, original) = write_indexes(segment, &database, epoch, copy.indexes, copy.snapshots, copy.census)?;
+    let copied = census(&storage, &database, number)?;
     if copied != original || original.events != summary.events {
         return Err(StorageFault::Miscounted { segment: number, original: original.events, copied: copied.events });
     }
@@ -192,23 +233,24 @@ pub(super) fn rewrite(disk: &Arc<dyn Disk>, segment: &LiveSegment, epoch: u32, f
     Ok(summary)
 }
 
-fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(SegmentSummary, Census), StorageFault> {
+/// What [`copy_chunks`] brings.
+struct Copied {
+    indexes: Vec<CompanyIndexes>,
+    /// Snapshots that are still to be copied: event, reference, company.
+    snapshots: Vec<(EventId, u32, CompanyId)>,
+    census: Census,
+    /// Where the database of the new file goes.
+    database: FileStorage,
+}
+
+fn copy_chunks(segment: &LiveSegment, mut area: ChunkArea) -> Result<Copied, StorageFault> {
     let index = segment.index();
-    let (first, last) = index.span.ok_or(StorageFault::MissingMeta { segment: segment.number })?;
     let mut census = Census::default();
-    let mut transaction = database.begin_write()?;
-    transaction.set_quick_repair(true);
+    let mut indexes = Vec::with_capacity(index.companies.len());
     // Copied at last, so that they are written in the order of their keys.
     let mut snapshots = Vec::new();
     for (company, of_company) in &index.companies {
-        let mut writer = CompanyWriter {
-            transaction: &transaction,
-            company: *company,
-            tables: CompanyTables::of(*company),
-            builder: ChunkBuilder::default(),
-            kinds: BTreeMap::new(),
-            types: BTreeMap::new(),
-        };
+        let mut writer = CompanyWriter::new(&mut area, *company);
         for key in &of_company.chunks {
             let damaged = || StorageFault::MissingMeta { segment: segment.number };
             let chunk = segment.chunk(*company, *key)?.ok_or_else(damaged)?;
@@ -221,7 +263,26 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
                 snapshots.extend(snapshots::marks(&chunk, place)?.iter().map(|mark| (record.id, mark.reference, *company)));
             }
         }
-        writer.finish()?;
+        indexes.push(writer.finish()?);
+    }
+    Ok(Copied { indexes, snapshots, census, database: area.finish()? })
+}
+
+/// Writes everything but the chunks; what the snapshots are counts in the census of the original.
+fn write_indexes(
+    segment: &LiveSegment,
+    database: &Database,
+    epoch: u32,
+    indexes: Vec<CompanyIndexes>,
+    mut snapshots: Vec<(EventId, u32, CompanyId)>,
+    mut census: Census,
+) -> Result<(SegmentSummary, Census), StorageFault> {
+    let index = segment.index();
+    let (first, last) = index.span.ok_or(StorageFault::MissingMeta { segment: segment.number })?;
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    for of_company in indexes {
+        of_company.write(&transaction)?;
     }
     snapshots.sort_unstable();
     for (id, reference, company) in snapshots {
@@ -230,8 +291,10 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
         PreparedSnapshot::copied(reference, &snapshot).insert(&transaction, company, id)?;
     }
     let mut index_hash = IndexHash::default();
-    for (hash, entry) in &index.dedupe {
-        index_hash.take_dedupe(*hash, entry);
+    let mut hashes: Vec<DedupeHash> = Vec::with_capacity(index.dedupe.len());
+    for (hash, entry) in index.dedupe.iter() {
+        index_hash.take_dedupe(hash, &entry);
+        hashes.push(hash);
     }
     for (kind, name) in index.names.iter() {
         index_hash.take_name(kind, name);
@@ -244,14 +307,13 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
         last_created_us: last.created.as_micros(),
         index_hash: index_hash.finish(),
     };
-    let mut hashes: Vec<DedupeHash> = index.dedupe.keys().copied().collect();
     hashes.sort_unstable();
     {
         let mut dedupe = transaction.open_table(DEDUPE)?;
         let mut cursor = dedupe.upper_bound_mut(std::ops::Bound::<u128>::Unbounded)?;
         for hash in &hashes {
-            if let Some(entry) = index.dedupe.get(hash) {
-                cursor.insert_before(*hash, dedupe_row(*hash, entry))?;
+            if let Some(entry) = index.dedupe.get(*hash) {
+                cursor.insert_before(*hash, dedupe_row(*hash, &entry))?;
             }
         }
         cursor.close()?;
@@ -274,16 +336,18 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
     Ok((summary, census))
 }
 
-/// Counts and hashes what the new file holds, reading it back.
-fn census(database: &Database, number: u64) -> Result<Census, StorageFault> {
+/// Counts and hashes what the new file holds, reading it back as its indexes tell.
+fn census(storage: &FileStorage, database: &Database, number: u64) -> Result<Census, StorageFault> {
     let mut census = Census::default();
     let transaction = database.begin_read()?;
     let names: Vec<String> = transaction.list_tables()?.map(|table| table.name().to_owned()).collect();
-    for company in names.iter().filter_map(|name| name.strip_prefix("events/")?.parse().ok().map(CompanyId)) {
-        let events = transaction.open_table(CompanyTables::of(company).events())?;
-        for row in redb::ReadableTable::iter(&events)? {
-            let (key, value) = row?;
-            let chunk = fetch_chunk(&transaction, number, company, key.value(), bytes::Bytes::copy_from_slice(value.value()))?;
+    for company in names.iter().filter_map(|name| name.strip_prefix(CHUNKS_OF)?.parse().ok().map(CompanyId)) {
+        let chunks = transaction.open_table(CompanyTables::of(company).chunks())?;
+        for row in redb::ReadableTable::iter(&chunks)? {
+            let (key, row) = row?;
+            let (offset, length, ..) = row.value();
+            let bytes = storage.read_bytes(offset, length as usize)?;
+            let chunk = check_chunk(number, company, key.value(), bytes.into())?;
             census.take_chunk(company, &chunk).ok_or(StorageFault::MissingMeta { segment: number })?;
             for (place, record) in chunk.records().enumerate() {
                 for mark in snapshots::marks(&chunk, place)? {
@@ -303,7 +367,7 @@ pub(super) fn chunk_target(rest: usize) -> usize {
     use super::chunk::run_capacity;
     let rest = rest + HEADER_BYTES;
     match rest {
-        rest if rest > run_capacity(1) + run_capacity(0) => CHUNK_BYTES_MAX,
+        rest if rest > run_capacity(1) + run_capacity(0) => chunk::CHUNK_BYTES_MAX,
         rest if rest > run_capacity(1) => run_capacity(1),
         rest if rest > run_capacity(0) + run_capacity(0) / 2 => run_capacity(1),
         _ => run_capacity(0),

@@ -4,26 +4,29 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
-use redb::{AccessGuard, Builder, OwnedAccessGuard, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Builder, OwnedAccessGuard, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
-use super::StorageFault;
 use super::bloom::Bloom;
-use super::chunk::Chunk;
-use super::disk::{Disk, OpenMode};
+use super::chunk::{Chunk, ChunkError};
+use super::disk::{Disk, FileStorage, OpenMode};
+use super::layout;
 use super::live::existing;
 use super::prepared::{DedupeEntry, DedupeHash};
 use super::records::{self, SegmentMeta, SegmentSummary};
 use super::seal::{IndexHash, read_dedupe_row};
-use super::segment::{KindName, KindNames, NewestOfKinds, SegmentReads, fetch_chunk};
+use super::sealed_tables::{CompanyReads, Content};
+use super::segment::{Fetched, KindName, KindNames, Listed, NewestOfKinds, Place, SegmentReads, check_chunk, fetch_chunk};
 use super::snapshots::{self, Snapshot};
-use super::tables::{ChunkKey, CompanyTables, DEDUPE, DedupeRow, META, NAMES, SNAPSHOTS, TypeKey};
+use super::tables::{CHUNKS_OF, ChunkKey, ContentRow, DEDUPE, DedupeRow, EVENTS_OF, KindRow, META, NAMES, SNAPSHOTS, TypeKey};
+use super::{CorruptChunk, StorageFault};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
 use crate::domain::time::Timestamp;
 
-/// redb's cache of one sealed file: room for its branch pages; the chunks come from the operating system's cache.
-const CACHE_BYTES: usize = 1024 * 1024;
+/// redb's cache of one sealed file: room for the branch pages of its indexes; everything else comes from the operating
+/// system's cache. There may be as many of them as open files.
+const CACHE_BYTES: usize = 256 * 1024;
 
 /// Sealed files that are open at the same time.
 const OPEN_MAX: usize = 48;
@@ -40,6 +43,10 @@ pub(super) fn unfinished_name(number: u64) -> String {
 
 /// What is open of a sealed file. It never changes, so one view of it and the tables once found serve all readers.
 struct OpenFile {
+    /// The whole file, of which the database is a part.
+    storage: FileStorage,
+    /// Where the chunks end that lie before the database; 0 when they lie in it.
+    chunks_end: u64,
     companies: RwLock<HashMap<CompanyId, Arc<CompanyReads>>>,
     dedupe: Option<ReadOnlyTable<u128, DedupeRow>>,
     transaction: ReadTransaction,
@@ -48,34 +55,22 @@ struct OpenFile {
     names: KindNames,
 }
 
-/// The tables of one company; none when it has no events in the file.
-struct CompanyReads {
-    events: Option<ReadOnlyTable<ChunkKey, &'static [u8]>>,
-    ids: Option<ReadOnlyTable<u64, u64>>,
-    types: Option<ReadOnlyTable<TypeKey, u32>>,
-}
-
 impl OpenFile {
-    fn new(database: ReadOnlyDatabase) -> Result<Self, StorageFault> {
+    fn new(database: ReadOnlyDatabase, storage: FileStorage, chunks_end: u64) -> Result<Self, StorageFault> {
         let transaction = database.begin_read()?;
         let names = match existing(transaction.open_table(NAMES))? {
             Some(table) => KindNames::read(&table)?,
             None => KindNames::default(),
         };
         let dedupe = existing(transaction.open_table(DEDUPE))?;
-        Ok(Self { companies: RwLock::default(), dedupe, transaction, _database: database, names })
+        Ok(Self { storage, chunks_end, companies: RwLock::default(), dedupe, transaction, _database: database, names })
     }
 
     fn company(&self, company: CompanyId) -> Result<Arc<CompanyReads>, StorageFault> {
         if let Some(reads) = self.companies.read().unwrap_or_else(PoisonError::into_inner).get(&company) {
             return Ok(Arc::clone(reads));
         }
-        let tables = CompanyTables::of(company);
-        let reads = Arc::new(CompanyReads {
-            events: existing(self.transaction.open_table(tables.events()))?,
-            ids: existing(self.transaction.open_table(tables.ids()))?,
-            types: existing(self.transaction.open_table(tables.types()))?,
-        });
+        let reads = Arc::new(CompanyReads::open(&self.transaction, company)?);
         self.companies.write().unwrap_or_else(PoisonError::into_inner).insert(company, Arc::clone(&reads));
         Ok(reads)
     }
@@ -130,26 +125,39 @@ impl AsRef<[u8]> for PageOwner {
     }
 }
 
-/// Opens a closed file for reading; one that its writer could not close is closed properly first.
-pub(super) fn open_database(disk: &dyn Disk, name: &str) -> Result<ReadOnlyDatabase, StorageFault> {
+/// Opens a closed database for reading; one that its writer could not close is closed properly first.
+fn open_closed(open: impl Fn(OpenMode) -> std::io::Result<FileStorage>) -> Result<ReadOnlyDatabase, StorageFault> {
     let read_only = || -> Result<_, StorageFault> {
-        let storage = disk.open(name, OpenMode::ReadOnly)?;
-        Ok(Builder::new().set_cache_size(CACHE_BYTES).open_read_only_with_backend(storage))
+        Ok(Builder::new().set_cache_size(CACHE_BYTES).open_read_only_with_backend(open(OpenMode::ReadOnly)?))
     };
     match read_only()? {
         Err(redb::DatabaseError::RepairAborted) => {
-            let storage = disk.open(name, OpenMode::ReadWrite)?;
-            Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(storage)?.close()?;
+            Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(open(OpenMode::ReadWrite)?)?.close()?;
             Ok(read_only()??)
         }
         other => Ok(other?),
     }
 }
 
+/// Opens a file that is a database and nothing else, and is closed.
+pub(super) fn open_database(disk: &dyn Disk, name: &str) -> Result<ReadOnlyDatabase, StorageFault> {
+    open_closed(|mode| disk.open(name, mode))
+}
+
+/// Opens a sealed file; its database, the file itself, and where the chunks end.
+fn open_sealed(disk: &dyn Disk, number: u64) -> Result<(ReadOnlyDatabase, FileStorage, u64), StorageFault> {
+    let name = file_name(number);
+    let database = open_closed(|mode| layout::sealed_database(disk.open(&name, mode)?))?;
+    let storage = disk.open(&name, OpenMode::ReadOnly)?;
+    let chunks_end = layout::database_offset(&storage)?;
+    Ok((database, storage, chunks_end))
+}
+
 impl SealedSegment {
     /// Reads what a sealed file says of itself, and its membership filter.
     pub fn open(disk: &Arc<dyn Disk>, number: u64, open_files: &Arc<OpenFiles>) -> Result<Self, StorageFault> {
-        let database = open_database(disk.as_ref(), &file_name(number))?;
+        let name = file_name(number);
+        let database = open_closed(|mode| layout::sealed_database(disk.open(&name, mode)?))?;
         let transaction = database.begin_read()?;
         let table = transaction.open_table(META)?;
         let missing = || StorageFault::MissingMeta { segment: number };
@@ -176,8 +184,8 @@ impl SealedSegment {
         if let Some(open) = file.upgrade() {
             return Ok(open);
         }
-        let database = open_database(self.disk.as_ref(), &file_name(self.number))?;
-        let open = Arc::new(OpenFile::new(database)?);
+        let (database, storage, chunks_end) = open_sealed(self.disk.as_ref(), self.number)?;
+        let open = Arc::new(OpenFile::new(database, storage, chunks_end)?);
         *file = Arc::downgrade(&open);
         self.open_files.keep(&open);
         Ok(open)
@@ -197,16 +205,16 @@ impl SealedSegment {
     pub fn companies(&self) -> Result<Vec<CompanyId>, StorageFault> {
         let file = self.file()?;
         let tables = file.transaction.list_tables()?;
-        Ok(tables.filter_map(|table| redb::TableHandle::name(&table).strip_prefix("events/")?.parse().ok().map(CompanyId)).collect())
+        let company = |name: &str| name.strip_prefix(EVENTS_OF).or_else(|| name.strip_prefix(CHUNKS_OF))?.parse().ok().map(CompanyId);
+        Ok(tables.filter_map(|table| company(redb::TableHandle::name(&table))).collect())
     }
 
     /// The newest event of a company here.
     pub fn last_of(&self, company: CompanyId) -> Result<Option<Position>, StorageFault> {
         let file = self.file()?;
         let reads = file.company(company)?;
-        let Some(events) = &reads.events else { return Ok(None) };
-        let Some((key, _)) = events.last()? else { return Ok(None) };
-        let Some(chunk) = self.chunk(company, key.value())? else { return Ok(None) };
+        let Some(key) = reads.last_key()? else { return Ok(None) };
+        let Some(chunk) = self.chunk(company, key)? else { return Ok(None) };
         Ok(chunk.record(chunk.count().saturating_sub(1)).map(|record| Position { created: record.created, id: record.id }))
     }
 
@@ -241,21 +249,51 @@ impl SealedSegment {
     pub fn id_rows(&self, company: CompanyId) -> Result<Vec<(u64, u64)>, StorageFault> {
         let file = self.file()?;
         let reads = file.company(company)?;
-        let Some(table) = &reads.ids else { return Ok(Vec::new()) };
-        Ok(table.iter()?.map(|row| row.map(|(id, created)| (id.value(), created.value()))).collect::<Result<_, _>>()?)
+        reads.id_rows()
     }
 
-    /// A company's rows of `types` as they lie in the file.
-    pub fn type_rows(&self, company: CompanyId) -> Result<Vec<(TypeKey, u32)>, StorageFault> {
+    /// Whether a company's index of kinds is this one, as far as the file's format has it.
+    pub fn are_kinds(&self, company: CompanyId, kinds: &BTreeMap<TypeKey, KindRow>) -> Result<bool, StorageFault> {
+        self.file()?.company(company)?.are_kinds(kinds)
+    }
+
+    /// What a company's index says of each chunk: bytes, events, events that are not the daemon's own; none in a file that
+    /// does not have it.
+    pub fn contents(&self, company: CompanyId) -> Result<Option<Vec<ContentRow>>, StorageFault> {
+        self.file()?.company(company)?.contents()
+    }
+
+    /// Reads chunks that lie side by side, at once; none where they do not, or where nobody knows where they lie.
+    fn read_run(&self, company: CompanyId, listed: &[Listed]) -> Result<Option<Vec<Fetched>>, StorageFault> {
+        let places = || listed.iter().filter_map(|listed| listed.place);
+        let length: u64 = places().map(|place| u64::from(place.length)).sum();
+        let start = places().map(|place| place.offset).min().unwrap_or_default();
+        let end = places().map(|place| place.offset.saturating_add(u64::from(place.length))).max().unwrap_or_default();
         let file = self.file()?;
-        let reads = file.company(company)?;
-        let Some(table) = &reads.types else { return Ok(Vec::new()) };
-        Ok(table.iter()?.map(|row| row.map(|(key, count)| (key.value(), count.value()))).collect::<Result<_, _>>()?)
+        if places().count() != listed.len() || start.checked_add(length) != Some(end) || end > file.chunks_end {
+            return Ok(None);
+        }
+        let whole = Bytes::from(file.storage.read_bytes(start, usize::try_from(length).unwrap_or(usize::MAX))?);
+        let mut chunks = Vec::with_capacity(listed.len());
+        for (listed, place) in listed.iter().zip(places()) {
+            let from = usize::try_from(place.offset - start).unwrap_or(usize::MAX);
+            let bytes = whole.slice(from..from + place.length as usize);
+            chunks.push(check_chunk(self.number, company, listed.key, bytes).map(Some));
+        }
+        Ok(Some(chunks))
+    }
+
+    fn read_at(&self, file: &OpenFile, company: CompanyId, key: ChunkKey, place: Place) -> Result<Chunk, StorageFault> {
+        let end = place.offset.checked_add(u64::from(place.length)).filter(|end| *end <= file.chunks_end);
+        let misplaced = StorageFault::Corrupt(CorruptChunk { segment: self.number, first_id: key.1, reason: ChunkError::Misplaced });
+        end.ok_or(misplaced)?;
+        let bytes = file.storage.read_bytes(place.offset, place.length as usize)?;
+        check_chunk(self.number, company, key, Bytes::from(bytes))
     }
 }
 
 /// Whether a position is that of an event, not a mere time before or behind all events of it.
-fn is_of_an_event(position: Position) -> bool {
+pub(super) fn is_of_an_event(position: Position) -> bool {
     position.id.0 > 0 && position.id.0 < u64::MAX
 }
 
@@ -267,33 +305,25 @@ impl SegmentReads for SealedSegment {
     fn chunk(&self, company: CompanyId, key: ChunkKey) -> Result<Option<Chunk>, StorageFault> {
         let file = self.file()?;
         let reads = file.company(company)?;
-        let Some(events) = &reads.events else { return Ok(None) };
-        let Some(row) = events.get_owned(key)? else { return Ok(None) };
-        fetch_chunk(&file.transaction, self.number, company, key, Bytes::from_owner(PageOwner(row))).map(Some)
+        match reads.content(key)? {
+            None => Ok(None),
+            Some(Content::Place(place)) => self.read_at(&file, company, key, place).map(Some),
+            Some(Content::Row(row)) => {
+                fetch_chunk(&file.transaction, self.number, company, key, Bytes::from_owner(PageOwner(row))).map(Some)
+            }
+        }
     }
 
-    fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault> {
-        let file = self.file()?;
-        let reads = file.company(company)?;
-        let (Some(events), Some(ids)) = (&reads.events, &reads.ids) else { return Ok(Vec::new()) };
-        let at = (position.created.as_micros(), position.id.0);
-        // A step of the walk through `events` reads a whole chunk; through `ids`, whose order is the same, a few bytes. A
-        // position that is no event's is found by its time.
-        let start = match (ascending, is_of_an_event(position)) {
-            (true, true) => ids.range(..=at.1)?.next_back().transpose()?.map_or(0, |row| row.0.value()),
-            (true, false) => events.range(..=at)?.next_back().transpose()?.map_or(0, |row| row.0.value().1),
-            (false, true) => at.1,
-            (false, false) => events.range(at..)?.next().transpose()?.map_or(u64::MAX, |row| row.0.value().1),
-        };
-        let key = |row: Result<(AccessGuard<'_, u64>, AccessGuard<'_, u64>), redb::StorageError>| {
-            row.map(|(id, created)| (created.value(), id.value()))
-        };
-        let keys: Result<Vec<ChunkKey>, _> = if ascending {
-            ids.range(start..)?.take(limit).map(key).collect()
-        } else {
-            ids.range(..start)?.rev().take(limit).map(key).collect()
-        };
-        Ok(keys?)
+    fn run(&self, company: CompanyId, listed: &[Listed]) -> Vec<Fetched> {
+        match self.read_run(company, listed) {
+            Ok(Some(chunks)) => chunks,
+            Ok(None) => listed.iter().map(|listed| self.chunk(company, listed.key)).collect(),
+            Err(fault) => vec![Err(fault)],
+        }
+    }
+
+    fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<Listed>, StorageFault> {
+        self.file()?.company(company)?.keys_from(position, ascending, limit)
     }
 
     fn typed_keys_from(
@@ -304,51 +334,11 @@ impl SegmentReads for SealedSegment {
         ascending: bool,
         limit: usize,
     ) -> Result<Vec<ChunkKey>, StorageFault> {
-        let file = self.file()?;
-        let reads = file.company(company)?;
-        let Some(types) = &reads.types else { return Ok(Vec::new()) };
-        let (created, id) = (position.created.as_micros(), position.id.0);
-        // Ascending: what lies above the position is in the one chunk that may hold the position itself, or in later ones.
-        let first = match &reads.events {
-            Some(events) if ascending && !is_of_an_event(position) => {
-                events.range(..=(created, id))?.next_back().transpose()?.map(|row| row.0.value())
-            }
-            Some(_) if ascending => match &reads.ids {
-                Some(ids) => ids.range(..=id)?.next_back().transpose()?.map(|(id, created)| (created.value(), id.value())),
-                None => None,
-            },
-            _ => None,
-        };
-        let (first_created, first_id) = first.unwrap_or_default();
-        let mut keys = Vec::new();
-        for kind in kinds.iter().copied() {
-            let mut of_kind = |key: (u32, u64, u64)| keys.push((key.1, key.2));
-            if ascending {
-                for row in types.range((kind, first_created, first_id)..=(kind, u64::MAX, u64::MAX))?.take(limit) {
-                    of_kind(row?.0.value());
-                }
-            } else {
-                for row in types.range((kind, 0, 0)..(kind, created, id))?.rev().take(limit) {
-                    of_kind(row?.0.value());
-                }
-            }
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        if !ascending {
-            keys.reverse();
-        }
-        keys.truncate(limit);
-        Ok(keys)
+        self.file()?.company(company)?.typed_keys_from(kinds, position, ascending, limit)
     }
 
     fn key_of_id(&self, company: CompanyId, id: EventId) -> Result<Option<ChunkKey>, StorageFault> {
-        let file = self.file()?;
-        let reads = file.company(company)?;
-        let Some(ids) = &reads.ids else { return Ok(None) };
-        let Some(row) = ids.range(..=id.0)?.next_back() else { return Ok(None) };
-        let (first_id, first_created) = row?;
-        Ok(Some((first_created.value(), first_id.value())))
+        self.file()?.company(company)?.key_of_id(id)
     }
 
     fn kinds_matching(&self, matches: &dyn Fn(&str, &str) -> bool) -> Result<Vec<u32>, StorageFault> {
@@ -364,39 +354,15 @@ impl SegmentReads for SealedSegment {
     }
 
     fn counts(&self, company: CompanyId, kinds: &[u32], after: Position, until: Position) -> Result<Vec<(ChunkKey, u64)>, StorageFault> {
-        let file = self.file()?;
-        let reads = file.company(company)?;
-        let (Some(types), Some(events)) = (&reads.types, &reads.events) else { return Ok(Vec::new()) };
-        let at = |position: Position| (position.created.as_micros(), position.id.0);
-        let first = events.range(..=at(after))?.next_back().transpose()?.map_or((0, 0), |row| row.0.value());
-        let until = at(until);
-        let mut counts: BTreeMap<ChunkKey, u64> = BTreeMap::new();
-        for kind in kinds.iter().copied() {
-            for row in types.range((kind, first.0, first.1)..=(kind, until.0, until.1))? {
-                let (key, count) = row?;
-                let (_, created, id) = key.value();
-                *counts.entry((created, id)).or_default() += u64::from(count.value());
-            }
-        }
-        Ok(counts.into_iter().collect())
+        self.file()?.company(company)?.counts(kinds, after, until)
     }
 
     fn newest_of_kinds(&self) -> Result<NewestOfKinds, StorageFault> {
         let file = self.file()?;
         let mut newest = NewestOfKinds { chunks: Vec::new(), last: self.span().map_or(Position::START, |(_, last)| last) };
         for company in self.companies()? {
-            let Some(types) = &file.company(company)?.types else { continue };
-            // From kind to kind, whatever the number of chunks between them.
-            let mut next = Some(0);
-            while let Some(from) = next {
-                let Some(row) = types.range((from, 0, 0)..)?.next() else { break };
-                let kind = row?.0.value().0;
-                if let Some(row) = types.range((kind, 0, 0)..=(kind, u64::MAX, u64::MAX))?.next_back() {
-                    let (_, created, id) = row?.0.value();
-                    newest.chunks.push((company, kind, (created, id)));
-                }
-                next = kind.checked_add(1);
-            }
+            let of_company = file.company(company)?.newest_of_kinds()?;
+            newest.chunks.extend(of_company.into_iter().map(|(kind, key)| (company, kind, key)));
         }
         Ok(newest)
     }

@@ -18,19 +18,52 @@ use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
 
+/// Where a chunk lies in a sealed file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub offset: u64,
+    pub length: u32,
+    pub events: u32,
+    /// Events that are not the daemon's own.
+    pub published: u32,
+}
+
+/// A chunk, as an index lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub key: ChunkKey,
+    /// None where the index does not say.
+    pub place: Option<Place>,
+}
+
+impl Listed {
+    pub fn keyed(key: ChunkKey) -> Self {
+        Self { key, place: None }
+    }
+}
+
+/// What came of reading a listed chunk; none when it is not there.
+pub(super) type Fetched = Result<Option<Chunk>, StorageFault>;
+
 /// Reads that every segment answers.
 pub(super) trait SegmentReads: Debug + Send + Sync {
     fn number(&self) -> u64;
+
+    /// The company's chunks with these keys, each checked; at once where they lie side by side.
+    fn run(&self, company: CompanyId, listed: &[Listed]) -> Vec<Fetched> {
+        listed.iter().map(|listed| self.chunk(company, listed.key)).collect()
+    }
 
     /// The chunk with this key, checked.
     fn chunk(&self, company: CompanyId, key: ChunkKey) -> Result<Option<Chunk>, StorageFault>;
 
     /// Keys of at most `limit` chunks. Ascending: from the chunk that may hold the first event above `position` upwards;
     /// descending: from the one that may hold the last event below it downwards.
-    fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<ChunkKey>, StorageFault>;
+    fn keys_from(&self, company: CompanyId, position: Position, ascending: bool, limit: usize) -> Result<Vec<Listed>, StorageFault>;
 
     /// As [`SegmentReads::keys_from`], of chunks that hold one of `kinds`. Ascending, no key lies below the chunk that
-    /// may hold `position` itself: a walk from key to key always moves on.
+    /// may hold `position` itself: a walk from key to key always moves on; and where the index tells that all of a chunk
+    /// that matches lies at or below `position`, it is left out.
     fn typed_keys_from(
         &self,
         company: CompanyId,
@@ -243,6 +276,12 @@ pub(super) fn fetch_chunk(
         Ok(parts.get((key.1, part))?.map(|row| row.value().to_vec()))
     })?
     .map_err(corrupt)?;
-    let chunk = Chunk::read(whole).map_err(corrupt)?;
+    check_chunk(segment, company, key, whole)
+}
+
+/// A chunk that comes from disk, with its checksum and its place checked.
+pub(super) fn check_chunk(segment: u64, company: CompanyId, key: ChunkKey, bytes: Bytes) -> Result<Chunk, StorageFault> {
+    let corrupt = |reason| StorageFault::Corrupt(CorruptChunk { segment, first_id: key.1, reason });
+    let chunk = Chunk::read(bytes).map_err(corrupt)?;
     if chunk.belongs_at(company, key) { Ok(chunk) } else { Err(corrupt(ChunkError::Misplaced)) }
 }

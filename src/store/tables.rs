@@ -12,6 +12,16 @@ pub(super) type ChunkKey = (u64, u64);
 /// `(created µs, id)` of its first event → first row of a chunk. One table per company; written in key order only.
 pub(super) type EventsTable<'a> = TableDefinition<'a, ChunkKey, &'static [u8]>;
 
+/// Where a chunk lies in a sealed file: its offset, its length; and how many events it holds, how many of them are not the
+/// daemon's own.
+pub(super) type PlaceRow = (u64, u32, u32, u32);
+
+/// Bytes of a chunk, how many events it holds, how many of them are not the daemon's own.
+pub(super) type ContentRow = (u32, u32, u32);
+
+/// `(created µs, id)` of its first event → where a chunk lies. One table per company, in sealed segments of format 2 on.
+pub(super) type ChunksTable<'a> = TableDefinition<'a, ChunkKey, PlaceRow>;
+
 /// First id of a chunk → time (µs) of its first event. One table per company, in sealed segments only: an open one has
 /// its chunk list in memory.
 pub(super) type IdsTable<'a> = TableDefinition<'a, u64, u64>;
@@ -19,8 +29,15 @@ pub(super) type IdsTable<'a> = TableDefinition<'a, u64, u64>;
 /// Kind, and the key of a chunk that holds it.
 pub(super) type TypeKey = (u32, u64, u64);
 
-/// `(kind, created µs, id)` → number of events of that kind in the chunk with that key. One table per company, sealed only.
+/// `(kind, created µs, id)` → number of events of that kind in the chunk with that key. One table per company, in sealed
+/// segments of format 1.
 pub(super) type TypesTable<'a> = TableDefinition<'a, TypeKey, u32>;
+
+/// How many events of a kind a chunk holds, and the id of the last one.
+pub(super) type KindRow = (u32, u64);
+
+/// As [`TypesTable`], with the last id. One table per company, in sealed segments of format 2 on.
+pub(super) type KindsTable<'a> = TableDefinition<'a, TypeKey, KindRow>;
 
 /// `(first id, n)` → the n-th further row of a chunk that is longer than one row, counted from 1.
 pub(super) const PARTS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("parts");
@@ -50,16 +67,29 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 /// Bytes of one key in `dedupe_log`.
 pub(super) const DEDUPE_ROW_BYTES: usize = 40;
 
+/// What the names of the companies' [`EventsTable`]s start with.
+pub(super) const EVENTS_OF: &str = "events/";
+/// What the names of the companies' [`ChunksTable`]s start with.
+pub(super) const CHUNKS_OF: &str = "chunks/";
+
 /// Names of the tables that each company has for itself.
 pub(super) struct CompanyTables {
     events: String,
     ids: String,
     types: String,
+    chunks: String,
+    kinds: String,
 }
 
 impl CompanyTables {
     pub fn of(company: CompanyId) -> Self {
-        Self { events: format!("events/{company}"), ids: format!("ids/{company}"), types: format!("types/{company}") }
+        Self {
+            events: format!("{EVENTS_OF}{company}"),
+            ids: format!("ids/{company}"),
+            types: format!("types/{company}"),
+            chunks: format!("{CHUNKS_OF}{company}"),
+            kinds: format!("kinds/{company}"),
+        }
     }
 
     pub fn events(&self) -> EventsTable<'_> {
@@ -72,6 +102,14 @@ impl CompanyTables {
 
     pub fn types(&self) -> TypesTable<'_> {
         TableDefinition::new(&self.types)
+    }
+
+    pub fn chunks(&self) -> ChunksTable<'_> {
+        TableDefinition::new(&self.chunks)
+    }
+
+    pub fn kinds(&self) -> KindsTable<'_> {
+        TableDefinition::new(&self.kinds)
     }
 }
 

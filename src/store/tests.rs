@@ -14,6 +14,7 @@ use super::disk::DataDirectory;
 use super::faults::Faults;
 use super::*;
 use crate::domain::company::NewCompany;
+use crate::domain::cursor::Direction;
 use crate::domain::event::EventVersion;
 use crate::domain::filter::TypeFilter;
 use crate::domain::health::Health;
@@ -1084,4 +1085,38 @@ proptest! {
             prop_assert_eq!(bench.store.count_matching(COMPANY, after, until, filter).unwrap(), expected);
         }
     }
+}
+
+#[test]
+fn a_page_of_a_rare_type_reads_only_the_chunks_that_hold_its_events() {
+    let bench = Bench::new();
+    let filler = "x".repeat(3_000);
+    for number in 0..60 {
+        let kind = if number % 10 == 4 { "claim.closed" } else { "claim.created" };
+        let event = NewEvent { payload: format!("\"{filler}\""), ..event(kind) };
+        let _appending = bench.store.append(bench.store.prepare(COMPANY, &event)).unwrap();
+        bench.store.turn().unwrap();
+    }
+    bench.seal();
+    let metrics = &bench.store.inner.options.metrics;
+    let page = |start, direction, types: &str, limit| {
+        let before = metrics.chunks_read();
+        let query = PageQuery { company: COMPANY, start, direction, limit, filter: &filter(types) };
+        let PageOutcome::Page(page) = bench.store.page(&query).unwrap() else { panic!("nothing has expired") };
+        (page.count, page.more, metrics.chunks_read() - before, page.position)
+    };
+    for (direction, start) in [(Direction::Ascending, Start::Oldest), (Direction::Descending, Start::Latest)] {
+        let mut at = start;
+        for rest in [true, true, false] {
+            let (count, more, chunks, position) = page(at, direction, "claim.closed", 2);
+            assert_eq!((count, more, chunks), (2, rest, 2), "{direction:?}");
+            at = Start::After(position);
+        }
+    }
+    // Two events in a chunk: a page of four takes two chunks from the start of one, and three from the middle of one.
+    let (_, more, chunks, position) = page(Start::Oldest, Direction::Ascending, "", 4);
+    assert_eq!((more, chunks), (true, 2));
+    assert_eq!(page(Start::After(position), Direction::Ascending, "", 1).2, 1, "the chunk that ends with the position is not read again");
+    let (.., position) = page(Start::Oldest, Direction::Ascending, "", 3);
+    assert_eq!(page(Start::After(position), Direction::Ascending, "", 4).2, 3);
 }

@@ -6,11 +6,12 @@ use super::chunk::Chunk;
 use super::prepared::{DedupeEntry, DedupeHash};
 use super::segment::{Segment, SegmentReads};
 use super::snapshots;
-use super::tables::TypeKey;
+use super::tables::{ContentRow, KindRow, TypeKey};
 use super::{StorageFault, Store};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
+use crate::domain::filter::OWN_PREFIX;
 use crate::domain::time::Timestamp;
 
 /// What a verification found.
@@ -61,7 +62,7 @@ fn verify_segment(segment: &Segment, report: &mut VerifyReport) -> Result<(), St
     let (companies, dedupe): (BTreeSet<CompanyId>, Vec<(DedupeHash, Option<DedupeEntry>)>) = match segment {
         Segment::Live(live) => {
             let index = live.index();
-            (index.companies.keys().copied().collect(), index.dedupe.iter().map(|(hash, entry)| (*hash, Some(*entry))).collect())
+            (index.companies.keys().copied().collect(), index.dedupe.iter().map(|(hash, entry)| (hash, Some(entry))).collect())
         }
         Segment::Sealed(sealed) => (sealed.companies()?.into_iter().collect(), sealed.dedupe_rows()?),
     };
@@ -73,7 +74,10 @@ fn verify_segment(segment: &Segment, report: &mut VerifyReport) -> Result<(), St
             if sealed.id_rows(company)? != chunks.ids {
                 report.faults.push(format!("segment {number}: the index of ids of company {company} is not that of its chunks"));
             }
-            if sealed.type_rows(company)? != chunks.types.into_iter().collect::<Vec<_>>() {
+            if sealed.contents(company)?.is_some_and(|contents| contents != chunks.contents) {
+                report.faults.push(format!("segment {number}: the index of chunks of company {company} is not that of its chunks"));
+            }
+            if !sealed.are_kinds(company, &chunks.types)? {
                 report.faults.push(format!("segment {number}: the index of types of company {company} is not that of its chunks"));
             }
         }
@@ -125,7 +129,9 @@ struct Found {
 #[derive(Default)]
 struct ChunksFound {
     ids: Vec<(u64, u64)>,
-    types: BTreeMap<TypeKey, u32>,
+    types: BTreeMap<TypeKey, KindRow>,
+    /// Of each chunk.
+    contents: Vec<ContentRow>,
 }
 
 fn verify_company(
@@ -141,7 +147,7 @@ fn verify_company(
     loop {
         let at = seen.map_or(Position::START, |(created, id)| Position { created: Timestamp::from_micros(created), id: EventId(id) });
         let keys = segment.keys_from(company, at, true, 64)?;
-        let fresh: Vec<_> = keys.into_iter().filter(|key| seen.is_none_or(|seen| *key > seen)).collect();
+        let fresh: Vec<_> = keys.into_iter().map(|listed| listed.key).filter(|key| seen.is_none_or(|seen| *key > seen)).collect();
         if fresh.is_empty() {
             return Ok(chunks);
         }
@@ -150,9 +156,15 @@ fn verify_company(
             match segment.chunk(company, key) {
                 Ok(Some(chunk)) => {
                     chunks.ids.push((key.1, key.0));
+                    let mut published = 0;
                     for record in chunk.records() {
-                        *chunks.types.entry((record.kind, key.0, key.1)).or_default() += 1;
+                        let row = chunks.types.entry((record.kind, key.0, key.1)).or_default();
+                        *row = (row.0 + 1, record.id.0);
+                        let is_own = found.kinds.get(record.kind as usize).is_some_and(|(folded, _)| folded.starts_with(OWN_PREFIX));
+                        published += u32::from(!is_own);
                     }
+                    let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+                    chunks.contents.push((narrow(chunk.bytes().len()), narrow(chunk.count()), published));
                     last = verify_chunk(segment, company, &chunk, last, found, report)?;
                 }
                 Ok(None) => report.faults.push(format!("segment {number}: the chunk of event {} is missing", key.1)),

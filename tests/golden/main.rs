@@ -1,7 +1,7 @@
-//! Stores of every released format must stay readable. `store-1.tar.gz` was written by format 1.
+//! Stores of every released format must stay readable. `store-1.tar.gz` was written by format 1, and so on.
 //!
-//! The script below made it, and is run anew each time. To pack what it writes (only for a new format, beside the old
-//! files): `LUTINE_GOLDEN_OUT=tests/golden/store-2.tar.gz cargo test --test golden`.
+//! The script below made them, and is run anew each time. To pack what it writes (only for a new format, beside the old
+//! files): `LUTINE_GOLDEN_OUT=tests/golden/store-3.tar.gz cargo test --test golden`.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
@@ -27,7 +27,7 @@ use lutine::store::faults::Faults;
 use lutine::store::{
     Actor, FaultSink, MasterKey, OpenError, PageOutcome, PageQuery, SecretError, Start, StorageFault, Store, StoreOptions,
 };
-use redb::{Builder, TableDefinition};
+use redb::{Builder, ReadableDatabase, TableDefinition};
 
 const MASTER: [u8; 32] = *b"the master key of golden stores!";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -241,10 +241,10 @@ fn tar(arguments: &[&str], folder: &Path) {
     assert!(done.success());
 }
 
-/// The store of format 1, unpacked.
-fn unpacked() -> tempfile::TempDir {
+/// The store of a format, unpacked.
+fn unpacked(format: u32) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store-1.tar.gz");
+    let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/store-{format}.tar.gz"));
     tar(&["-xzf", packed.to_str().unwrap()], folder.path());
     folder
 }
@@ -260,7 +260,17 @@ fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn a_store_of_format_1_answers_as_it_did() {
-    check(unpacked().path());
+    let folder = unpacked(1);
+    check(folder.path());
+    // From then on an older version, which could not read what is sealed next, refuses it.
+    let database = Builder::new().open_read_only(folder.path().join("ledger.redb")).unwrap();
+    let settings = database.begin_read().unwrap().open_table(TableDefinition::<&str, u64>::new("settings")).unwrap();
+    assert_eq!(settings.get("format").unwrap().unwrap().value(), 2);
+}
+
+#[test]
+fn a_store_of_format_2_answers_as_it_did() {
+    check(unpacked(2).path());
 }
 
 #[test]
@@ -276,7 +286,7 @@ fn what_is_written_today_answers_the_same() {
 
 #[test]
 fn another_master_key_is_refused_in_words() {
-    let folder = unpacked();
+    let folder = unpacked(2);
     let refused = open_with(folder.path(), clock("2026-12-01T12:00:00Z"), [1; 32]).unwrap_err();
     assert!(matches!(refused, OpenError::Secret(SecretError::Sealed)));
     assert_eq!(refused.to_string(), "the secret cannot be opened: the master key is not the one of this store, or the value was changed");
@@ -286,15 +296,15 @@ fn another_master_key_is_refused_in_words() {
 
 #[test]
 fn a_newer_format_is_refused_in_words_and_nothing_is_changed() {
-    let folder = unpacked();
+    let folder = unpacked(2);
     let database = Builder::new().create(folder.path().join("ledger.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(TableDefinition::<&str, u64>::new("settings")).unwrap().insert("format", 2).unwrap();
+    transaction.open_table(TableDefinition::<&str, u64>::new("settings")).unwrap().insert("format", 3).unwrap();
     transaction.commit().unwrap();
     database.close().unwrap();
     let before = contents(folder.path());
     let refused = open_with(folder.path(), clock("2026-12-01T12:00:00Z"), MASTER).unwrap_err();
-    assert!(matches!(refused, OpenError::Storage(StorageFault::NewerFormat { found: 2, known: 1 })));
-    assert_eq!(refused.to_string(), "the store has format 2, this version knows formats up to 1; use the version of Lutine that wrote it");
+    assert!(matches!(refused, OpenError::Storage(StorageFault::NewerFormat { found: 3, known: 2 })));
+    assert_eq!(refused.to_string(), "the store has format 3, this version knows formats up to 2; use the version of Lutine that wrote it");
     assert!(before == contents(folder.path()));
 }

@@ -12,13 +12,15 @@ use lutine::domain::reference::{NewReferences, NewSnapshot};
 use lutine::domain::subscription::{Secret, SubscriptionId, Wishes};
 use lutine::store::disk::{Disk, OpenMode};
 use lutine::store::faults::Faults;
+use lutine::store::sealed_database;
 use lutine::telemetry::metrics::Metrics;
 use redb::{Builder, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::sending::wishes;
 use crate::stage::{COMPANY, Stage, actor, company, event, now_or_never, origins};
 
-const TYPES: TableDefinition<(u32, u64, u64), u32> = TableDefinition::new("types/1");
+const CHUNKS: TableDefinition<(u64, u64), (u64, u32, u32, u32)> = TableDefinition::new("chunks/1");
+const KINDS: TableDefinition<(u32, u64, u64), (u32, u64)> = TableDefinition::new("kinds/1");
 const IDS: TableDefinition<u64, u64> = TableDefinition::new("ids/1");
 const DEDUPE: TableDefinition<u128, (u64, u64, u64, u32)> = TableDefinition::new("dedupe");
 const NAMES: TableDefinition<u32, &[u8]> = TableDefinition::new("names");
@@ -44,7 +46,8 @@ fn faults_after(change: impl FnOnce(&WriteTransaction)) -> Vec<String> {
     assert_eq!(stage.store.verify().unwrap().faults, [""; 0]);
     let Stage { disk, clock, store } = stage;
     drop(store);
-    let database = Builder::new().create_with_backend(disk.open("log/1.sealed.redb", OpenMode::ReadWrite).unwrap()).unwrap();
+    let storage = sealed_database(disk.open("log/1.sealed.redb", OpenMode::ReadWrite).unwrap()).unwrap();
+    let database = Builder::new().create_with_backend(storage).unwrap();
     let transaction = database.begin_write().unwrap();
     change(&transaction);
     transaction.commit().unwrap();
@@ -63,18 +66,40 @@ fn assert_found(what: &str, change: impl FnOnce(&WriteTransaction)) {
 fn verify_finds_a_wrong_row_in_every_index_of_a_sealed_segment() {
     assert_eq!(faults_after(|_| {}), [""; 0]);
     assert_found("a chunk that the index of types does not know", |transaction| {
-        let mut types = transaction.open_table(TYPES).unwrap();
-        let key = types.first().unwrap().unwrap().0.value();
-        types.remove(key).unwrap();
+        let mut kinds = transaction.open_table(KINDS).unwrap();
+        let key = kinds.first().unwrap().unwrap().0.value();
+        kinds.remove(key).unwrap();
     });
     assert_found("a chunk in the index of types that is not there", |transaction| {
-        transaction.open_table(TYPES).unwrap().insert((0, 5, 5), 1).unwrap();
+        transaction.open_table(KINDS).unwrap().insert((0, 5, 5), (1, 5)).unwrap();
     });
     assert_found("a wrong count in the index of types", |transaction| {
-        let mut types = transaction.open_table(TYPES).unwrap();
-        let (key, count) = types.last().unwrap().map(|(key, count)| (key.value(), count.value())).unwrap();
-        types.insert(key, count + 1).unwrap();
+        let mut kinds = transaction.open_table(KINDS).unwrap();
+        let (key, row) = kinds.last().unwrap().map(|(key, row)| (key.value(), row.value())).unwrap();
+        kinds.insert(key, (row.0 + 1, row.1)).unwrap();
     });
+    assert_found("a wrong last event in the index of types", |transaction| {
+        let mut kinds = transaction.open_table(KINDS).unwrap();
+        let (key, row) = kinds.last().unwrap().map(|(key, row)| (key.value(), row.value())).unwrap();
+        kinds.insert(key, (row.0, row.1 - 1)).unwrap();
+    });
+    for (what, change) in [
+        ("a chunk that the index of chunks does not know", None),
+        ("a chunk in the place of another", Some((8_000, 0, 0, 0))),
+        ("a chunk far behind the end of the file", Some((u64::MAX - 1, 0, 0, 0))),
+        ("a wrong length of a chunk", Some((0, u32::MAX / 2, 0, 0))),
+        ("a wrong number of events", Some((0, 0, 1, 0))),
+        ("a wrong number of published events", Some((0, 0, 0, 1))),
+    ] {
+        assert_found(what, |transaction| {
+            let mut chunks = transaction.open_table(CHUNKS).unwrap();
+            let (key, row) = chunks.first().unwrap().map(|(key, row)| (key.value(), row.value())).unwrap();
+            chunks.remove(key).unwrap();
+            if let Some(more) = change {
+                chunks.insert(key, (row.0.saturating_add(more.0), row.1 + more.1, row.2 + more.2, row.3 + more.3)).unwrap();
+            }
+        });
+    }
     assert_found("a chunk that the index of ids does not know", |transaction| {
         let mut ids = transaction.open_table(IDS).unwrap();
         let id = ids.last().unwrap().unwrap().0.value();

@@ -236,12 +236,12 @@ fn a_newer_store_is_refused_and_not_a_byte_of_it_is_changed() {
     let (opened, stage) = start_after(stage, |stage| {
         edit(stage, "ledger.redb", |database| {
             let transaction = database.begin_write().unwrap();
-            transaction.open_table(SETTINGS).unwrap().insert("format", 2).unwrap();
+            transaction.open_table(SETTINGS).unwrap().insert("format", 3).unwrap();
             transaction.commit().unwrap();
         });
         before = Some(stage.disk.everything());
     });
-    assert!(matches!(opened, Err(OpenError::Storage(StorageFault::NewerFormat { found: 2, known: 1 }))), "{opened:?}");
+    assert!(matches!(opened, Err(OpenError::Storage(StorageFault::NewerFormat { found: 3, known: 2 }))), "{opened:?}");
     assert!(before.unwrap() == stage.disk.everything());
 }
 

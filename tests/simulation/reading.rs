@@ -101,6 +101,22 @@ fn a_page_says_more_only_when_another_event_lies_there() {
 }
 
 #[test]
+fn a_chunk_of_own_events_alone_is_no_reason_to_say_more() {
+    let stage = Stage::new();
+    let filler = format!("\"{}\"", "x".repeat(9_000));
+    for kind in ["lutine.test", "claim.created", "lutine.test", "claim.created", "lutine.test"] {
+        stage.publish(kind, &filler, None).unwrap();
+    }
+    stage.seal();
+    for (direction, start) in [(Direction::Ascending, Start::Oldest), (Direction::Descending, Start::Latest)] {
+        for (limit, more) in [(1, true), (2, false)] {
+            let PageOutcome::Page(page) = stage.page(COMPANY, start, direction, limit, "") else { panic!() };
+            assert_eq!((page.count, page.more), (limit, more), "{direction:?} {limit}");
+        }
+    }
+}
+
+#[test]
 fn a_time_starts_a_reader_at_the_first_event_of_that_microsecond() {
     let stage = Stage::new();
     let first = stage.publish("claim.created", "1", None).unwrap();

@@ -62,6 +62,12 @@ impl StoreMetrics {
         self.chunks_read.inc();
     }
 
+    /// How many chunks readers have taken from files.
+    #[cfg(test)]
+    pub(crate) fn chunks_read(&self) -> u64 {
+        self.chunks_read.get()
+    }
+
     /// Counts a sealing that took `span`.
     pub(crate) fn count_seal(&self, span: Duration) {
         self.seal_seconds.observe(span.as_secs_f64());
