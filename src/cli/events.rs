@@ -37,7 +37,8 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Once it is done, the event is on disk. When there was no answer, repeat it with the same --dedupe-key: it is stored once.
-A batch has one event a line: {\"type\":..., \"payload\":..., \"metadata\":..., \"dedupeKey\":..., \"version\":..., \"occurredAt\":...}
+A batch has one event a line: {\"type\":..., \"payload\":..., \"metadata\":..., \"dedupeKey\":..., \"version\":..., \"references\":...,
+\"occurredAt\":...}; a line has at most 4 MiB, snapshots of references included.
 
 Examples:
   lutine event publish --type claim.created --payload '{\"claimId\":\"c-1\"}' --dedupe-key c-1

@@ -42,7 +42,7 @@ pub(super) const ENVIRONMENTS: [&str; 3] = ["production", "staging", "developmen
 const YEAR_SECONDS: i64 = 31_536_000;
 
 /// All keys, in the order of `config.toml`.
-pub(super) const KEYS: [Key; 34] = [
+pub(super) const KEYS: [Key; 36] = [
     same("environment", Shape::Word(&ENVIRONMENTS), "\"production\""),
     Key { path: "data_dir", shape: Shape::Text, defaults: ["\"/var/lib/lutine\"", "\"/var/lib/lutine\"", "\"./data\""] },
     same("public_url", Shape::BaseUrl, "\"\""),
@@ -59,6 +59,8 @@ pub(super) const KEYS: [Key; 34] = [
     same("limits.payload_bytes_max", Shape::Whole(1, 1_048_576), "262144"),
     same("limits.metadata_bytes_max", Shape::Whole(1, 1_048_576), "65536"),
     same("limits.body_bytes_max", Shape::Whole(1, 16_777_216), "524288"),
+    same("limits.snapshot_bytes_max", Shape::Whole(1, 67_108_864), "8388608"),
+    same("limits.snapshot_body_bytes_max", Shape::Whole(1, 67_108_864), "16777216"),
     same("limits.batch_bytes_max", Shape::Whole(1, 67_108_864), "4194304"),
     same("limits.batch_events_max", Shape::Whole(1, 10_000), "1000"),
     same("limits.queue_events_max", Shape::Whole(1, 1_000_000), "16384"),

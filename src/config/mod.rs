@@ -119,6 +119,10 @@ pub struct Limits {
     pub metadata_bytes_max: usize,
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
+    /// Bytes of the snapshot of a reference.
+    pub snapshot_bytes_max: usize,
+    /// Bytes of the body of a request with snapshots.
+    pub snapshot_body_bytes_max: usize,
     /// Bytes of a batch's body.
     pub batch_bytes_max: usize,
     /// Events of a batch.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::reference::NewReferences;
 use super::time::Timestamp;
 
 /// The number of an event, unique in the whole daemon and rising in commit order; below 2^53.
@@ -123,8 +124,8 @@ pub struct NewEvent {
     pub metadata: String,
     /// Names the event among all of its company.
     pub dedupe_key: Option<DedupeKey>,
-    /// The source text of the JSON array of references, checked, without surrounding white space.
-    pub references: Option<String>,
+    /// What it speaks of, checked.
+    pub references: Option<NewReferences>,
     /// When it happened, as the publisher says.
     pub occurred_at: Option<Timestamp>,
 }
@@ -147,13 +148,15 @@ pub struct EventLimits {
     pub payload_bytes_max: usize,
     /// Longest metadata, in bytes of text.
     pub metadata_bytes_max: usize,
-    /// Deepest nesting of payload and metadata; the root container is 1.
+    /// Longest snapshot of a reference, in bytes.
+    pub snapshot_bytes_max: usize,
+    /// Deepest nesting of payload, metadata and snapshots; the root container is 1.
     pub depth_max: usize,
 }
 
 impl Default for EventLimits {
     fn default() -> Self {
-        Self { payload_bytes_max: 262_144, metadata_bytes_max: 65_536, depth_max: 64 }
+        Self { payload_bytes_max: 262_144, metadata_bytes_max: 65_536, snapshot_bytes_max: 8 * 1024 * 1024, depth_max: 64 }
     }
 }
 

@@ -200,6 +200,29 @@ pub struct NewSnapshot {
     pub body: Bytes,
 }
 
+/// The references of an event that is to be published.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewReferences {
+    /// The source text of their JSON array, without surrounding white space; where there are snapshots, without their bodies.
+    pub text: String,
+    /// In the order of their references.
+    pub snapshots: Vec<NewSnapshot>,
+}
+
+impl NewReferences {
+    /// References without snapshots.
+    #[must_use]
+    pub fn plain(text: impl Into<String>) -> Self {
+        Self { text: text.into(), snapshots: Vec::new() }
+    }
+
+    /// Bytes of all snapshots.
+    #[must_use]
+    pub fn snapshot_bytes(&self) -> usize {
+        self.snapshots.iter().map(|snapshot| snapshot.body.len()).sum()
+    }
+}
+
 /// A link as receivers get it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutwardLink<'a> {

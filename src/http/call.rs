@@ -11,8 +11,9 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::body;
+use super::body::{self, Growth};
 use super::fault::Fault;
 use super::gate::RequestId;
 use super::query::Query;
@@ -122,6 +123,16 @@ impl Call {
         self.head.uri.path().rsplit('/').next().unwrap_or_default()
     }
 
+    /// The last segments of the path, as they were sent; none when it has fewer.
+    pub fn last_segments<const N: usize>(&self) -> Option<[&str; N]> {
+        let mut segments = self.head.uri.path().rsplit('/');
+        let mut last = [""; N];
+        for place in last.iter_mut().rev() {
+            *place = segments.next()?;
+        }
+        Some(last)
+    }
+
     /// The text of a header that may be there once.
     pub fn header(&self, name: &HeaderName) -> Result<Option<&str>, Fault> {
         let mut values = self.head.headers.get_all(name).iter();
@@ -152,6 +163,21 @@ impl Call {
         let time_max = Duration::from_secs(self.services.config.load().server.body_read_timeout_seconds);
         let bytes = body::read(body, &self.head.headers, bytes_max, time_max, too_large).await?;
         Ok((self, bytes))
+    }
+
+    /// The body and the rest of the call, where the body may be a large one. As long as the permit lives it has its place
+    /// in memory.
+    pub async fn read_large_body(
+        mut self,
+        bytes_max: usize,
+        may_grow: fn(&[u8]) -> bool,
+        grown_bytes_max: usize,
+    ) -> Result<(Self, Bytes, Option<OwnedSemaphorePermit>), Fault> {
+        let body = std::mem::take(&mut self.body);
+        let time_max = Duration::from_secs(self.services.config.load().server.body_read_timeout_seconds);
+        let growth = Growth { bytes_max: grown_bytes_max, may_grow, room: &self.services.large_bodies };
+        let (bytes, permit) = body::read_growing(body, &self.head.headers, bytes_max, growth, time_max).await?;
+        Ok((self, bytes, permit))
     }
 
     /// The body of an administrative call.

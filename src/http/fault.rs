@@ -12,6 +12,7 @@ use crate::service::cursors::CursorError;
 use crate::service::deliveries::{DeliveriesError, DeliveryError};
 use crate::service::events::{PageError, PublishError, SampleError};
 use crate::service::keys::{AuthenticateError, CreateKeyError};
+use crate::service::notifications::LinkError;
 use crate::service::signing_keys::SigningKeyError;
 use crate::service::subscriptions::{TestError, WishError};
 use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, ReadError, SubscriptionError};
@@ -19,6 +20,9 @@ use crate::webhook::TargetError;
 use crate::wire::events::ItemError;
 use crate::wire::problem::{self, Problem, ProblemError};
 use crate::wire::publish::Refusal;
+
+/// Below this path errors are `{"errors":["..."]}`.
+const NOTIFICATIONS: &str = "/api/public/v2/";
 
 /// Why a call is refused.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,6 +124,12 @@ impl Fault {
         Self { closes: true, ..Self::new(status, "body_too_large", detail) }
     }
 
+    pub fn no_room_for_body() -> Self {
+        let detail = "too many bodies with snapshots are being read";
+        let fault = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).after(1);
+        Self { closes: true, ..fault }
+    }
+
     pub fn body_timeout(seconds: u64) -> Self {
         let detail = format!("the body was not complete within {seconds} s");
         Self { closes: true, ..Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail) }
@@ -138,24 +148,17 @@ impl Fault {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
-    /// The problem document; its id is the request's.
+    /// The answer in the form of the path's family: a problem document whose id is the request's, or a list of errors.
     pub fn render(&self, path: &str, request_id: &str) -> Response {
-        let errors = self.pointer.iter().map(|pointer| ProblemError { pointer, detail: &self.detail }).collect();
-        let problem = Problem {
-            kind: Problem::kind_of(self.code),
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            instance: path,
-            code: self.code,
-            request_id,
-            errors,
-            more: &self.more,
+        let (content_type, body) = if path.starts_with(NOTIFICATIONS) {
+            ("application/json", serde_json::to_vec(&json!({"errors": [self.detail]})))
+        } else {
+            (problem::CONTENT_TYPE, self.problem(path, request_id))
         };
-        let mut response = Response::new(Body::from(serde_json::to_vec(&problem).unwrap_or_default()));
+        let mut response = Response::new(Body::from(body.unwrap_or_default()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -170,6 +173,22 @@ impl Fault {
         response
     }
 
+    fn problem(&self, path: &str, request_id: &str) -> serde_json::Result<Vec<u8>> {
+        let errors = self.pointer.iter().map(|pointer| ProblemError { pointer, detail: &self.detail }).collect();
+        let problem = Problem {
+            kind: Problem::kind_of(self.code),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            instance: path,
+            code: self.code,
+            request_id,
+            errors,
+            more: &self.more,
+        };
+        serde_json::to_vec(&problem)
+    }
+
     /// The refusal as one of a batch's results.
     pub fn into_item(self) -> ItemError {
         ItemError { code: self.code, status: self.status.as_u16(), detail: self.detail, pointer: self.pointer }
@@ -178,7 +197,10 @@ impl Fault {
 
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
-        let status = if refusal.code == "batch_too_large" { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+        let status = match refusal.code {
+            "batch_too_large" | "body_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        };
         let fault = Self { pointer: refusal.pointer, ..Self::new(status, refusal.code, refusal.detail) };
         match refusal.offset {
             Some(offset) => fault.with("offset", offset),
@@ -381,6 +403,17 @@ impl From<DeliveriesError> for Fault {
         match error {
             DeliveriesError::Cursor(error) => error.into(),
             DeliveriesError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<LinkError> for Fault {
+    fn from(error: LinkError) -> Self {
+        let detail = error.to_string();
+        match error {
+            LinkError::Unknown => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
+            LinkError::Expired => Self::new(StatusCode::GONE, "event_expired", detail),
+            LinkError::Read(error) => error.into(),
         }
     }
 }

@@ -10,7 +10,7 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::api::{companies, deliveries, events, handshakes, keys, publish, subscriptions, system};
+use super::api::{companies, deliveries, events, handshakes, keys, notifications, publish, subscriptions, system};
 use super::call::Call;
 use super::fault::Fault;
 use super::gate::{Access, OpenCall, Route, guarded, open};
@@ -102,6 +102,11 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("GET /api/v1/deliveries/{id}", Access::Key(DeliveriesRead, Read), deliveries::get)
         .guarded("POST /api/v1/deliveries/{id}/retry", Access::Key(DeliveriesReplay, Write), deliveries::retry)
         .guarded("POST /api/v1/deliveries/{id}/discard", Access::Key(DeliveriesReplay, Write), deliveries::discard)
+        .guarded(
+            "GET /api/public/v2/notifications/{notificationId}/{plural}/{referenceId}",
+            Access::Key(EventsRead, Read),
+            notifications::get,
+        )
         .guarded("POST /api/v1/admin/companies", Access::Key(Admin, AdminBucket), companies::create)
         .guarded("GET /api/v1/admin/companies", Access::Key(Admin, AdminBucket), companies::list)
         .guarded("POST /api/v1/admin/keys", Access::Key(Admin, AdminBucket), keys::create)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,9 @@ use crate::store::{AppendError, Page, PageOutcome, PageQuery, ReadError, Start, 
 /// The rest that a waiting reader takes after a commit that brought it nothing, so that a busy log of others does not
 /// keep it looking.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// More bytes of snapshots are hashed on a thread of their own, so that other callers do not wait for it.
+const SNAPSHOT_BYTES_INLINE_MAX: usize = 512 * 1024;
 
 /// The id of the first sample; the others follow.
 const FIRST_SAMPLE_ID: u64 = 1_000_000;
@@ -203,7 +207,14 @@ impl EventService {
     }
 
     async fn append(&self, company: CompanyId, event: &NewEvent) -> Result<Receipt, AppendError> {
-        self.store.append(self.store.prepare(company, event))?.await
+        let is_large = event.references.as_ref().is_some_and(|references| references.snapshot_bytes() > SNAPSHOT_BYTES_INLINE_MAX);
+        let prepared = if is_large {
+            let (store, event) = (self.store.clone(), event.clone());
+            spawn_blocking(move || store.prepare(company, &event)).await.map_err(|_| AppendError::Unknown)?
+        } else {
+            self.store.prepare(company, event)
+        };
+        self.store.append(prepared)?.await
     }
 
     /// Publishes one event of a test; a dedupe key that was used before, whatever the content, gives the first event.

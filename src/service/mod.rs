@@ -11,6 +11,7 @@ pub mod events;
 pub mod handshakes;
 pub mod key_text;
 pub mod keys;
+pub mod notifications;
 pub mod rates;
 pub mod signing_keys;
 pub mod subscriptions;
@@ -19,12 +20,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::companies::CompanyService;
 use self::deliveries::DeliveryService;
 use self::events::EventService;
 use self::keys::KeyService;
+use self::notifications::NotificationService;
 use self::subscriptions::{Deliverer, SubscriptionService};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -71,7 +74,14 @@ pub struct Parts {
     pub subscriptions: Arc<SubscriptionService>,
     /// Deliveries.
     pub deliveries: DeliveryService,
+    /// What links of notifications lead to.
+    pub notifications: NotificationService,
+    /// Room for bodies with snapshots, a permit each; who finds none waits.
+    pub large_bodies: Arc<Semaphore>,
 }
+
+/// Bodies with snapshots that are in memory at the same time, each at most `limits.snapshot_body_bytes_max`.
+const LARGE_BODIES_MAX: usize = 8;
 
 /// All use cases; a clone is another handle.
 #[derive(Debug, Clone)]
@@ -90,7 +100,9 @@ impl Services {
         let keys = KeyService::new(store.clone(), environment)?;
         let subscriptions = Arc::new(SubscriptionService::new(&foundations));
         let deliveries = DeliveryService::new(store.clone(), Arc::clone(&subscriptions));
-        Ok(Self(Arc::new(Parts { events, companies, keys, subscriptions, deliveries, foundations })))
+        let notifications = NotificationService::new(store.clone());
+        let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES_MAX));
+        Ok(Self(Arc::new(Parts { events, companies, keys, subscriptions, deliveries, notifications, large_bodies, foundations })))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header   32 bytes: format u8, codec u8, flags u16, count u32, length u32, body u32, extras u32, company u32, checksum u64
-//! records  count × 40 bytes: id u64, created u64 (µs), kind u32, end u32, payload start u32, payload length u32, extra length u32, zero u32
+//! records  count × 40 bytes: id u64, created u64 (µs), kind u32, end u32, payload start u32, payload length u32, extra length u32, snapshots u32
 //! body     the envelopes, already serialized and escaped, joined by commas
 //! extras   what an event carries beyond its envelope, one after the other
 //! ```
@@ -73,6 +73,19 @@ pub enum ChunkError {
     /// The chunk is another company's, or starts with another event.
     #[error("the chunk lies in the place of another one")]
     Misplaced,
+    /// The snapshot of this reference, counted from 0, is not the one that was written with the event.
+    #[error("the snapshot of its reference {0} is damaged, missing or in the place of another one")]
+    Snapshot(u32),
+}
+
+impl ChunkError {
+    /// What the fault's event is to what is damaged.
+    pub(super) fn subject(self) -> &'static str {
+        match self {
+            Self::Snapshot(_) => "event",
+            _ => "the chunk that starts with event",
+        }
+    }
 }
 
 /// One event inside a chunk.
@@ -86,6 +99,8 @@ pub(super) struct Record {
     payload_start: u32,
     payload_length: u32,
     extra_length: u32,
+    /// How many snapshots the event has.
+    pub snapshots: u32,
 }
 
 impl Record {
@@ -189,6 +204,7 @@ impl Chunk {
             payload_start: u32_at(&self.bytes, at + 24)?,
             payload_length: u32_at(&self.bytes, at + 28)?,
             extra_length: u32_at(&self.bytes, at + 32)?,
+            snapshots: u32_at(&self.bytes, at + 36)?,
         })
     }
 
@@ -271,6 +287,8 @@ pub(super) struct Entry<'a> {
     pub payload_start: u32,
     pub payload_length: u32,
     pub extra: &'a [u8],
+    /// How many snapshots it has.
+    pub snapshots: u32,
 }
 
 impl<'a> Entry<'a> {
@@ -285,6 +303,7 @@ impl<'a> Entry<'a> {
             payload_start: record.payload_start,
             payload_length: record.payload_length,
             extra,
+            snapshots: record.snapshots,
         }
     }
 
@@ -328,7 +347,7 @@ impl ChunkBuilder {
         self.extras.extend_from_slice(entry.extra);
         let narrow = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
         let mut record = [0_u8; RECORD_BYTES];
-        let fields: [&[u8]; 7] = [
+        let fields: [&[u8]; 8] = [
             &entry.id.0.to_le_bytes(),
             &entry.created.as_micros().to_le_bytes(),
             &entry.kind.to_le_bytes(),
@@ -336,6 +355,7 @@ impl ChunkBuilder {
             &entry.payload_start.to_le_bytes(),
             &entry.payload_length.to_le_bytes(),
             &narrow(entry.extra.len()),
+            &entry.snapshots.to_le_bytes(),
         ];
         for (place, byte) in record.iter_mut().zip(fields.into_iter().flatten()) {
             *place = *byte;
@@ -389,6 +409,7 @@ mod tests {
             payload_start: 1,
             payload_length: 2,
             extra: b"xy",
+            snapshots: u32::try_from(id).unwrap(),
         }
     }
 
@@ -408,6 +429,7 @@ mod tests {
         assert_eq!(chunk.envelopes(1, 1).unwrap(), "{second}");
         assert_eq!(chunk.escaped_payload(1).unwrap(), "se");
         assert_eq!(chunk.extra(2).unwrap(), "xy");
+        assert_eq!(chunk.record(2).unwrap().snapshots, 9);
         assert_eq!(chunk.records().map(|record| record.id.0).collect::<Vec<_>>(), [4, 5, 9]);
         assert_eq!(
             [0, 4, 5, 8, 9].map(|id| chunk.first_above(Position { created: Timestamp::from_micros(id * 10), id: EventId(id) })),

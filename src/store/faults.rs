@@ -8,6 +8,8 @@ pub struct Faults {
     pub acknowledge_before_commit: bool,
     /// The dedupe rows are written in a transaction of their own, after the events'.
     pub dedupe_in_another_transaction: bool,
+    /// The snapshots are written in a transaction of their own, after their events.
+    pub snapshots_in_another_transaction: bool,
     /// Ids come from a counter that is saved when a segment is closed, instead of from the log.
     pub ids_from_counter: bool,
     /// A sealed file takes the place of the original although it was never synced.

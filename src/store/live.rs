@@ -16,7 +16,8 @@ use super::disk::{Disk, OpenMode};
 use super::prepared::{DedupeEntry, DedupeHash, DedupeMap};
 use super::records::{self, SegmentMeta};
 use super::segment::{KindName, KindNames, NewestOfKinds, SegmentReads, fetch_chunk};
-use super::tables::{ChunkKey, CompanyTables, DEDUPE_LOG, DEDUPE_ROW_BYTES, META, NAMES, chunk_key};
+use super::snapshots::{self, Snapshot};
+use super::tables::{ChunkKey, CompanyTables, DEDUPE_LOG, DEDUPE_ROW_BYTES, META, NAMES, SNAPSHOTS, chunk_key};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
@@ -50,8 +51,8 @@ pub(super) struct LiveIndex {
     pub events: u64,
     /// First and last event of the segment.
     pub span: Option<(Position, Position)>,
-    /// Bytes of chunks written.
-    pub chunk_bytes: u64,
+    /// Bytes of chunks and snapshots written.
+    pub stored_bytes: u64,
 }
 
 impl LiveIndex {
@@ -61,7 +62,12 @@ impl LiveIndex {
         let index = self.companies.entry(company).or_default();
         let place = u32::try_from(index.chunks.len()).unwrap_or(u32::MAX);
         index.chunks.push(chunk_key(first.created, first.id));
-        for record in chunk.records() {
+        for (place_in_chunk, record) in chunk.records().enumerate() {
+            if record.snapshots > 0 {
+                // What cannot be read here is reported when it is read.
+                let marks = snapshots::marks(chunk, place_in_chunk).unwrap_or_default();
+                self.stored_bytes += marks.iter().map(|mark| u64::from(mark.bytes)).sum::<u64>();
+            }
             let places = index.kinds.entry(record.kind).or_default();
             match places.last_mut() {
                 Some((last, count)) if *last == place => *count += 1,
@@ -71,7 +77,7 @@ impl LiveIndex {
         let position = |record: &chunk::Record| Position { created: record.created, id: record.id };
         index.last = Some(position(&last));
         self.events += chunk.count() as u64;
-        self.chunk_bytes += chunk.bytes().len() as u64;
+        self.stored_bytes += chunk.bytes().len() as u64;
         self.span = Some(match self.span {
             None => (position(&first), position(&last)),
             Some((start, end)) => (start.min(position(&first)), end.max(position(&last))),
@@ -280,6 +286,18 @@ impl SegmentReads for LiveSegment {
             }
         }
         Ok(newest)
+    }
+
+    fn snapshot(&self, company: CompanyId, id: EventId, reference: u32) -> Result<Option<Snapshot>, StorageFault> {
+        let transaction = self.database.begin_read()?;
+        let Some(table) = existing(transaction.open_table(SNAPSHOTS))? else { return Ok(None) };
+        snapshots::read(&table, self.number, company, id, reference)
+    }
+
+    fn snapshot_keys(&self) -> Result<Vec<(EventId, u32)>, StorageFault> {
+        let transaction = self.database.begin_read()?;
+        let Some(table) = existing(transaction.open_table(SNAPSHOTS))? else { return Ok(Vec::new()) };
+        snapshots::keys(&table)
     }
 
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {

@@ -29,6 +29,7 @@ mod seal;
 mod sealed;
 mod secrets;
 mod segment;
+mod snapshots;
 mod subscriptions;
 mod tables;
 #[cfg(test)]
@@ -65,6 +66,7 @@ pub use self::queue::{Appending, AppendingAll};
 pub use self::retention::Dropped;
 pub use self::rsa_keys::RsaKeyBytes;
 pub use self::secrets::{MasterKey, SecretError, random};
+pub use self::snapshots::{Kept, Snapshot};
 pub use self::subscriptions::{SubscriptionChange, SubscriptionError};
 pub use self::verify::VerifyReport;
 
@@ -88,13 +90,13 @@ use crate::domain::event::{EventId, NewEvent, Receipt};
 use crate::domain::time::Timestamp;
 use crate::telemetry::metrics::StoreMetrics;
 
-/// A chunk whose bytes are not those that were written. Nothing is deleted because of it.
+/// A chunk, or a snapshot, whose bytes are not those that were written. Nothing is deleted because of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("segment {segment}, the chunk that starts with event {first_id}: {reason}")]
+#[error("segment {segment}, {} {first_id}: {reason}", reason.subject())]
 pub struct CorruptChunk {
     /// The segment it lies in.
     pub segment: u64,
-    /// The first event of the chunk.
+    /// The first event of the chunk; of a snapshot its event.
     pub first_id: u64,
     /// What is wrong with it.
     pub reason: ChunkError,
@@ -224,7 +226,7 @@ pub struct Actor {
 pub struct StoreOptions {
     /// How long events are kept.
     pub retention: Duration,
-    /// A segment is closed when so many bytes of chunks are in it.
+    /// A segment is closed when so many bytes of chunks and snapshots are in it.
     pub segment_bytes_max: u64,
     /// A segment is closed when its first event is so old, and at UTC midnight.
     pub segment_age_max: Duration,

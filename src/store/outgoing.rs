@@ -225,7 +225,7 @@ fn log_event(company: CompanyId, chunk: &Chunk, place: usize, record: &Record, n
 }
 
 /// When an event happened, and the text of its references where it lies in the chunk.
-fn extra_of(chunk: &Chunk, place: usize, record: &Record) -> Result<(Option<Timestamp>, Bytes), StorageFault> {
+pub(super) fn extra_of(chunk: &Chunk, place: usize, record: &Record) -> Result<(Option<Timestamp>, Bytes), StorageFault> {
     if !record.has_extra() {
         return Ok((None, Bytes::new()));
     }

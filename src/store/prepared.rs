@@ -7,6 +7,7 @@ use minicbor::{Decode, Encode};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::chunk::Entry;
+use super::snapshots::{PreparedSnapshot, SnapshotMark};
 use crate::domain::company::CompanyId;
 use crate::domain::event::{EventId, NewEvent, Receipt};
 use crate::domain::filter::OWN_PREFIX;
@@ -62,6 +63,9 @@ pub(super) struct Extra {
     pub references: Option<String>,
     #[n(1)]
     pub occurred_us: Option<u64>,
+    /// In the order of their references.
+    #[n(2)]
+    pub snapshots: Option<Vec<SnapshotMark>>,
 }
 
 /// An [`Extra`] where it lies.
@@ -85,6 +89,7 @@ pub struct PreparedEvent {
     split: usize,
     payload_length: u32,
     extra: Vec<u8>,
+    pub(super) snapshots: Vec<PreparedSnapshot>,
     pub(super) dedupe: Option<Dedupe>,
     /// Sealed segments below this number have been asked for the key, and have not got it.
     pub(super) asked_below: u64,
@@ -124,24 +129,30 @@ impl PreparedEvent {
         let folded = event.kind.folded();
         let version = event.version.as_str().as_bytes();
         let occurred_us = event.occurred_at.map(Timestamp::as_micros);
-        let references = event.references.as_deref().unwrap_or_default().as_bytes();
-        let dedupe = event.dedupe_key.as_ref().map(|key| Dedupe {
-            hash: keyed(dedupe_key, &[&company.0.to_le_bytes(), key.as_str().as_bytes()]),
-            fingerprint: low_half(keyed(
-                dedupe_key,
-                &[
-                    folded.as_bytes(),
-                    version,
-                    event.payload.as_bytes(),
-                    event.metadata.as_bytes(),
-                    references,
-                    &occurred_us.map_or([0xff; 8], u64::to_le_bytes),
-                ],
-            )),
+        let references = event.references.as_ref();
+        let snapshots = references.map(|references| references.snapshots.as_slice()).unwrap_or_default();
+        let dedupe = event.dedupe_key.as_ref().map(|key| {
+            let occurred = occurred_us.map_or([0xff; 8], u64::to_le_bytes);
+            let mut content = vec![
+                folded.as_bytes(),
+                version,
+                event.payload.as_bytes(),
+                event.metadata.as_bytes(),
+                references.map(|references| references.text.as_bytes()).unwrap_or_default(),
+                &occurred,
+            ];
+            // Their places and content types stand in the text.
+            content.extend(snapshots.iter().map(|snapshot| snapshot.body.as_ref()));
+            Dedupe {
+                hash: keyed(dedupe_key, &[&company.0.to_le_bytes(), key.as_str().as_bytes()]),
+                fingerprint: low_half(keyed(dedupe_key, &content)),
+            }
         });
+        let snapshots: Vec<_> = snapshots.iter().map(PreparedSnapshot::new).collect();
         let mut extra = Vec::new();
-        if event.references.is_some() || occurred_us.is_some() {
-            let record = Extra { references: event.references.clone(), occurred_us };
+        if references.is_some() || occurred_us.is_some() {
+            let marks = (!snapshots.is_empty()).then(|| snapshots.iter().map(|snapshot| snapshot.mark).collect());
+            let record = Extra { references: references.map(|references| references.text.clone()), occurred_us, snapshots: marks };
             // Encoding into memory has no way to fail; an empty extra would only lose what is beyond the envelope.
             if minicbor::encode(&record, &mut extra).is_err() {
                 extra.clear();
@@ -156,6 +167,7 @@ impl PreparedEvent {
             split,
             payload_length: u32::try_from(payload_length).unwrap_or(u32::MAX),
             extra,
+            snapshots,
             dedupe,
             asked_below: 0,
         }
@@ -164,6 +176,11 @@ impl PreparedEvent {
     /// Bytes that the event takes in the commit queue.
     #[must_use]
     pub fn bytes(&self) -> usize {
+        self.chunk_bytes() + self.snapshots.iter().map(PreparedSnapshot::bytes).sum::<usize>()
+    }
+
+    /// Bytes that the event takes in a chunk, and a few more.
+    pub(super) fn chunk_bytes(&self) -> usize {
         self.text.len() + self.extra.len() + 96
     }
 
@@ -180,6 +197,7 @@ impl PreparedEvent {
             payload_start: u32::try_from(payload_start).unwrap_or(u32::MAX),
             payload_length: self.payload_length,
             extra: &self.extra,
+            snapshots: u32::try_from(self.snapshots.len()).unwrap_or(u32::MAX),
         }
     }
 }
@@ -211,8 +229,11 @@ pub(super) fn number_text(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::domain::event::EventVersion;
+    use crate::domain::reference::{NewReferences, NewSnapshot};
     use crate::store::chunk::ChunkBuilder;
 
     fn event(payload: &str) -> NewEvent {
@@ -251,13 +272,33 @@ mod tests {
             NewEvent { version: "2".parse().unwrap(), ..event("{}") },
             NewEvent { metadata: "{ }".to_owned(), ..event("{}") },
             NewEvent { occurred_at: Some(Timestamp::from_micros(1)), ..event("{}") },
-            NewEvent { references: Some("[]".to_owned()), ..event("{}") },
+            NewEvent { references: Some(NewReferences::plain("[]")), ..event("{}") },
             event("{ }"),
         ];
         for other in changed {
             assert_ne!(first.fingerprint, dedupe(7, &other).fingerprint);
             assert_eq!(first.hash, dedupe(7, &other).hash);
         }
+    }
+
+    #[test]
+    fn the_fingerprint_covers_snapshots_and_the_queue_counts_them() {
+        let with = |bodies: &[&'static [u8]]| {
+            let snapshots = (0..).zip(bodies).map(|(reference, body)| NewSnapshot {
+                reference,
+                content_type: "a/b".parse().unwrap(),
+                body: Bytes::from_static(body),
+            });
+            let references = NewReferences { text: "[]".to_owned(), snapshots: snapshots.collect() };
+            PreparedEvent::new(CompanyId(7), &NewEvent { references: Some(references), ..event("{}") }, &[1; 16])
+        };
+        let fingerprint = |bodies: &[&'static [u8]]| with(bodies).dedupe.unwrap().fingerprint;
+        assert_eq!(fingerprint(&[b"ab", b"c"]), fingerprint(&[b"ab", b"c"]));
+        for other in [[b"ab".as_slice(), b"d"].as_slice(), &[b"a", b"bc"], &[b"ab"], &[b"ab", b"c", b""], &[]] {
+            assert_ne!(fingerprint(&[b"ab", b"c"]), fingerprint(other), "{other:?}");
+        }
+        assert!(with(&[&[0; 5000]]).bytes() >= with(&[&[]]).bytes() + 5000);
+        assert!(with(&[&[0; 5000]]).chunk_bytes() < 1000);
     }
 
     #[test]

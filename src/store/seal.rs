@@ -16,7 +16,8 @@ use super::prepared::{DedupeEntry, DedupeHash};
 use super::records::{self, SegmentMeta, SegmentSummary};
 use super::sealed;
 use super::segment::{SegmentReads, fetch_chunk};
-use super::tables::{ChunkKey, CompanyTables, DEDUPE, DEDUPE_ROW_BYTES, DedupeRow, META, NAMES, PARTS, TypeKey, chunk_key};
+use super::snapshots::{self, PreparedSnapshot, Snapshot};
+use super::tables::{ChunkKey, CompanyTables, DEDUPE, DEDUPE_ROW_BYTES, DedupeRow, META, NAMES, PARTS, SNAPSHOTS, TypeKey, chunk_key};
 use crate::domain::company::CompanyId;
 use crate::domain::event::EventId;
 use crate::domain::filter::OWN_PREFIX;
@@ -25,10 +26,11 @@ use crate::domain::time::Timestamp;
 /// redb's cache for the file that is being written.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
-/// A count of events and a hash over all of them, to compare original and copy.
+/// Counts of events and snapshots and a hash over all of them, to compare original and copy.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Census {
     events: u64,
+    snapshots: u64,
     hash: u64,
 }
 
@@ -38,6 +40,12 @@ impl Census {
         let of_event = XxHash3_64::oneshot_with_seed(id.0 ^ u64::from(company.0).rotate_left(40), envelope);
         self.hash = self.hash.wrapping_add(of_event).wrapping_add(XxHash3_64::oneshot(extra));
         self.events += 1;
+    }
+
+    fn take_snapshot(&mut self, company: CompanyId, id: EventId, reference: u32, snapshot: &Snapshot) {
+        let place = id.0 ^ u64::from(company.0).rotate_left(40) ^ u64::from(reference).rotate_left(20);
+        self.hash = self.hash.wrapping_add(XxHash3_64::oneshot_with_seed(place, &snapshot.hash.to_le_bytes()));
+        self.snapshots += 1;
     }
 
     fn take_chunk(&mut self, company: CompanyId, chunk: &Chunk) -> Option<()> {
@@ -190,6 +198,8 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
     let mut census = Census::default();
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
+    // Copied at last, so that they are written in the order of their keys.
+    let mut snapshots = Vec::new();
     for (company, of_company) in &index.companies {
         let mut writer = CompanyWriter {
             transaction: &transaction,
@@ -208,9 +218,16 @@ fn copy(segment: &LiveSegment, database: &Database, epoch: u32) -> Result<(Segme
                 let is_own = index.names.folded(record.kind).is_some_and(|(folded, _)| folded.starts_with(OWN_PREFIX));
                 census.take(*company, record.id, &envelope, &extra);
                 writer.push(&Entry::of(&record, record.kind, is_own, &envelope, &extra))?;
+                snapshots.extend(snapshots::marks(&chunk, place)?.iter().map(|mark| (record.id, mark.reference, *company)));
             }
         }
         writer.finish()?;
+    }
+    snapshots.sort_unstable();
+    for (id, reference, company) in snapshots {
+        let snapshot = segment.snapshot(company, id, reference)?.ok_or_else(|| snapshots::corrupt(segment.number, id, reference))?;
+        census.take_snapshot(company, id, reference, &snapshot);
+        PreparedSnapshot::copied(reference, &snapshot).insert(&transaction, company, id)?;
     }
     let mut index_hash = IndexHash::default();
     for (hash, entry) in &index.dedupe {
@@ -268,6 +285,14 @@ fn census(database: &Database, number: u64) -> Result<Census, StorageFault> {
             let (key, value) = row?;
             let chunk = fetch_chunk(&transaction, number, company, key.value(), bytes::Bytes::copy_from_slice(value.value()))?;
             census.take_chunk(company, &chunk).ok_or(StorageFault::MissingMeta { segment: number })?;
+            for (place, record) in chunk.records().enumerate() {
+                for mark in snapshots::marks(&chunk, place)? {
+                    let damaged = || snapshots::corrupt(number, record.id, mark.reference);
+                    let table = live::existing(transaction.open_table(SNAPSHOTS))?.ok_or_else(damaged)?;
+                    let snapshot = snapshots::read(&table, number, company, record.id, mark.reference)?.ok_or_else(damaged)?;
+                    census.take_snapshot(company, record.id, mark.reference, &snapshot);
+                }
+            }
         }
     }
     Ok(census)

@@ -15,7 +15,8 @@ use super::prepared::{DedupeEntry, DedupeHash};
 use super::records::{self, SegmentMeta, SegmentSummary};
 use super::seal::{IndexHash, read_dedupe_row};
 use super::segment::{KindName, KindNames, NewestOfKinds, SegmentReads, fetch_chunk};
-use super::tables::{ChunkKey, CompanyTables, DEDUPE, DedupeRow, META, NAMES, TypeKey};
+use super::snapshots::{self, Snapshot};
+use super::tables::{ChunkKey, CompanyTables, DEDUPE, DedupeRow, META, NAMES, SNAPSHOTS, TypeKey};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
@@ -398,6 +399,18 @@ impl SegmentReads for SealedSegment {
             }
         }
         Ok(newest)
+    }
+
+    fn snapshot(&self, company: CompanyId, id: EventId, reference: u32) -> Result<Option<Snapshot>, StorageFault> {
+        let file = self.file()?;
+        let Some(table) = existing(file.transaction.open_table(SNAPSHOTS))? else { return Ok(None) };
+        snapshots::read(&table, self.number, company, id, reference)
+    }
+
+    fn snapshot_keys(&self) -> Result<Vec<(EventId, u32)>, StorageFault> {
+        let file = self.file()?;
+        let Some(table) = existing(file.transaction.open_table(SNAPSHOTS))? else { return Ok(Vec::new()) };
+        snapshots::keys(&table)
     }
 
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault> {

@@ -11,6 +11,7 @@ use super::chunk::{Chunk, ChunkError};
 use super::live::{LiveSegment, existing, join_parts};
 use super::prepared::{DedupeEntry, DedupeHash};
 use super::sealed::SealedSegment;
+use super::snapshots::Snapshot;
 use super::tables::{ChunkKey, PARTS};
 use super::{CorruptChunk, StorageFault};
 use crate::domain::company::CompanyId;
@@ -57,6 +58,12 @@ pub(super) trait SegmentReads: Debug + Send + Sync {
 
     /// For every company and each of its kinds the newest chunk that holds it; and the newest event at that moment.
     fn newest_of_kinds(&self) -> Result<NewestOfKinds, StorageFault>;
+
+    /// The snapshot of an event's reference, checked.
+    fn snapshot(&self, company: CompanyId, id: EventId, reference: u32) -> Result<Option<Snapshot>, StorageFault>;
+
+    /// Of every snapshot its event and its reference, ascending.
+    fn snapshot_keys(&self) -> Result<Vec<(EventId, u32)>, StorageFault>;
 
     /// Where a dedupe key was used last.
     fn dedupe(&self, hash: DedupeHash) -> Result<Option<DedupeEntry>, StorageFault>;

@@ -25,6 +25,12 @@ pub(super) type TypesTable<'a> = TableDefinition<'a, TypeKey, u32>;
 /// `(first id, n)` → the n-th further row of a chunk that is longer than one row, counted from 1.
 pub(super) const PARTS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("parts");
 
+/// Event, its reference counted from 0, part of the snapshot counted from 0.
+pub(super) type SnapshotKey = (u64, u32, u32);
+
+/// Event and reference → the snapshot, see [`super::snapshots`].
+pub(super) const SNAPSHOTS: TableDefinition<SnapshotKey, &[u8]> = TableDefinition::new("snapshots");
+
 /// First id of a commit → its dedupe keys, each 40 bytes (hash u128, id u64, created u64, fingerprint u64), and the XXH3-64
 /// of them. Open segments only.
 pub(super) const DEDUPE_LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("dedupe_log");

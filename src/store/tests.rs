@@ -20,6 +20,7 @@ use crate::domain::health::Health;
 use crate::domain::profile::{
     BodyForm, Handshake, KeepResponse, OnExhausted, Overrides, PayloadAs, PrivateKeyPem, Profile, SignatureForm, StatusSet,
 };
+use crate::domain::reference::{NewReferences, NewSnapshot};
 use crate::domain::retry::ErrorClass;
 use crate::domain::subscription::{
     Auth, ClientCredentials, Credential, DeliveryId, Ordering, Secret, Standing, Subscription, SubscriptionId, TokenMethod, Wishes,
@@ -753,6 +754,107 @@ fn a_retry_that_is_open_when_its_event_is_purged_becomes_expired() {
     assert!(bench.store.delivery_state().unwrap().retries.is_empty());
     let view = bench.store.delivery(&subscription, event.id).unwrap().unwrap();
     assert_eq!((view.state, view.reason.as_deref()), (DeliveryStateName::Expired, Some("the event was purged")));
+}
+
+/// An event with two references, of which those in `bodies` have snapshots.
+fn referring(bodies: &[(u32, Vec<u8>)]) -> NewEvent {
+    let snapshots = bodies.iter().map(|(reference, body)| NewSnapshot {
+        reference: *reference,
+        content_type: "application/json".parse().unwrap(),
+        body: body.clone().into(),
+    });
+    let references = NewReferences { text: "[{\"first\":1},{\"second\":2}]".to_owned(), snapshots: snapshots.collect() };
+    NewEvent { references: Some(references), ..event("claim.created") }
+}
+
+impl Bench {
+    fn publish_event(&self, company: CompanyId, event: &NewEvent) -> Receipt {
+        let appending = self.store.append(self.store.prepare(company, event)).unwrap();
+        self.store.turn().unwrap();
+        self.advance(Duration::from_millis(10));
+        now_or_never(appending).unwrap()
+    }
+
+    fn body(&self, company: CompanyId, id: EventId, reference: u32) -> Option<Vec<u8>> {
+        self.store.snapshot(company, id, reference).unwrap().map(|snapshot| snapshot.body.to_vec())
+    }
+}
+
+#[test]
+fn a_snapshot_is_kept_byte_for_byte_as_long_as_its_event() {
+    let bench = Bench::new();
+    let large: Vec<u8> = (0..700_000_u32).map(|number| (number % 251) as u8).collect();
+    let plain = bench.publish_one("claim.created");
+    let one = bench.publish_event(COMPANY, &referring(&[(0, b"{\"a\" : 1}".to_vec()), (1, large.clone())])).id;
+    let two = bench.publish_event(OTHER, &referring(&[(1, Vec::new())])).id;
+    let references = |bench: &Bench, company, id| bench.store.references(company, id).unwrap();
+    let check = |bench: &Bench, state: &str| {
+        assert_eq!(bench.body(COMPANY, one, 0).unwrap(), b"{\"a\" : 1}", "{state}");
+        assert!(bench.body(COMPANY, one, 1).unwrap() == large, "{state}");
+        assert_eq!(bench.body(OTHER, two, 1).unwrap(), b"", "{state}");
+        assert_eq!([bench.body(COMPANY, one, 2), bench.body(OTHER, two, 0), bench.body(COMPANY, plain.id, 0)], [None, None, None]);
+        assert_eq!([bench.body(OTHER, one, 0), bench.body(COMPANY, two, 1), bench.body(COMPANY, EventId(99), 0)], [None, None, None]);
+        assert_eq!(references(bench, COMPANY, one), Kept::Here("[{\"first\":1},{\"second\":2}]".into()));
+        assert_eq!(references(bench, COMPANY, plain.id), Kept::Here("".into()));
+        assert_eq!([references(bench, OTHER, one), references(bench, COMPANY, EventId(99))], [Kept::Unknown, Kept::Unknown]);
+        let report = bench.store.verify().unwrap();
+        assert_eq!((report.snapshots, report.faults), (3, Vec::new()), "{state}");
+        let batch = bench.store.read_after(COMPANY, plain, &filter(""), 10).unwrap();
+        assert_eq!(batch.events[0].references, "[{\"first\":1},{\"second\":2}]");
+    };
+    check(&bench, "just published");
+    let bench = bench.reopen();
+    check(&bench, "opened again");
+    bench.seal();
+    assert_eq!(bench.store.status().segments_sealed, 1);
+    check(&bench, "sealed");
+    let bench = bench.reopen();
+    check(&bench, "sealed and opened again");
+    bench.publish_one("claim.created");
+    bench.advance(RETENTION);
+    assert_eq!((references(&bench, COMPANY, one), bench.body(COMPANY, one, 0)), (Kept::Expired, None));
+    assert_eq!(bench.store.drop_expired().unwrap().segments, 1);
+    assert_eq!((references(&bench, COMPANY, one), references(&bench, OTHER, two)), (Kept::Expired, Kept::Expired));
+    let bench = bench.reopen();
+    assert_eq!((references(&bench, COMPANY, one), bench.body(COMPANY, one, 1)), (Kept::Expired, None));
+    assert_eq!(bench.store.verify().unwrap().faults, [""; 0]);
+}
+
+#[test]
+fn snapshots_count_for_the_size_of_a_segment_also_after_a_restart() {
+    let bench = Bench::new();
+    let size = usize::try_from(SEGMENT_BYTES).unwrap();
+    bench.publish_event(COMPANY, &referring(&[(0, vec![7; size - 10_000])]));
+    bench.store.turn().unwrap();
+    assert_eq!(bench.store.status().segments_waiting, 0);
+    let bench = bench.reopen();
+    bench.publish_event(COMPANY, &referring(&[(0, vec![7; 10_000])]));
+    bench.store.turn().unwrap();
+    assert_eq!(bench.store.status().segments_waiting, 1);
+}
+
+#[test]
+fn snapshots_count_for_the_room_in_the_queue() {
+    let bench = Bench::new();
+    let event = referring(&[(0, vec![7; 6_000_000])]);
+    let _waiting = bench.store.append(bench.store.prepare(COMPANY, &event)).unwrap();
+    let refused = bench.store.append(bench.store.prepare(COMPANY, &event));
+    assert!(matches!(refused, Err(AppendError::Overloaded { .. })));
+    assert!(bench.store.status().queue_bytes > 6_000_000);
+}
+
+#[test]
+fn a_repeated_key_with_other_snapshots_is_a_conflict() {
+    let bench = Bench::new();
+    let with = |bodies: &[(u32, Vec<u8>)]| NewEvent { dedupe_key: Some("k".parse().unwrap()), ..referring(bodies) };
+    let first = bench.publish_event(COMPANY, &with(&[(0, b"1".to_vec())]));
+    assert_eq!(bench.publish_event(COMPANY, &with(&[(0, b"1".to_vec())])), Receipt { duplicate: true, ..first });
+    let appending = bench.store.append(bench.store.prepare(COMPANY, &with(&[(0, b"2".to_vec())]))).unwrap();
+    bench.store.turn().unwrap();
+    assert_eq!(now_or_never(appending), Err(AppendError::DedupeConflict { id: first.id }));
+    assert_eq!(bench.body(COMPANY, first.id, 0).unwrap(), b"1");
+    // Nothing of the repeats was written.
+    assert_eq!(bench.store.verify().unwrap().snapshots, 1);
 }
 
 #[test]

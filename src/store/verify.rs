@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::chunk::Chunk;
 use super::prepared::{DedupeEntry, DedupeHash};
 use super::segment::{Segment, SegmentReads};
+use super::snapshots;
 use super::tables::TypeKey;
 use super::{StorageFault, Store};
 use crate::domain::company::CompanyId;
@@ -21,12 +22,14 @@ pub struct VerifyReport {
     pub events: u64,
     /// Chunks whose checksum was computed.
     pub chunks: u64,
+    /// Snapshots whose checksum was computed.
+    pub snapshots: u64,
     /// What is wrong, each with its segment.
     pub faults: Vec<String>,
 }
 
 impl Store {
-    /// Reads the whole log: every chunk's checksum and place, the order of ids and times within each company and over the
+    /// Reads the whole log: every chunk's and snapshot's checksum and place, the order of ids and times within each company and over the
     /// segments, and that every index leads to its events and knows all of them. And every attempt's checksum.
     ///
     /// # Errors
@@ -62,7 +65,8 @@ fn verify_segment(segment: &Segment, report: &mut VerifyReport) -> Result<(), St
         }
         Segment::Sealed(sealed) => (sealed.companies()?.into_iter().collect(), sealed.dedupe_rows()?),
     };
-    let mut found = Found { kinds: reads.kinds()?, times: HashMap::new() };
+    let stored = reads.snapshot_keys()?;
+    let mut found = Found { kinds: reads.kinds()?, times: HashMap::new(), snapshots: BTreeSet::new() };
     for company in companies {
         let chunks = verify_company(reads, company, &mut found, report)?;
         if let Segment::Sealed(sealed) = segment {
@@ -72,6 +76,11 @@ fn verify_segment(segment: &Segment, report: &mut VerifyReport) -> Result<(), St
             if sealed.type_rows(company)? != chunks.types.into_iter().collect::<Vec<_>>() {
                 report.faults.push(format!("segment {number}: the index of types of company {company} is not that of its chunks"));
             }
+        }
+    }
+    for (id, reference) in stored {
+        if !found.snapshots.contains(&(id, reference)) {
+            report.faults.push(format!("segment {number}: there is a snapshot of reference {reference} of event {id}, which has none"));
         }
     }
     for (hash, entry) in &dedupe {
@@ -108,6 +117,8 @@ struct Found {
     kinds: Vec<(String, String)>,
     /// Its events and their times.
     times: HashMap<EventId, Timestamp>,
+    /// The snapshots that its events have: event and reference.
+    snapshots: BTreeSet<(EventId, u32)>,
 }
 
 /// What the indexes of one company must say.
@@ -176,6 +187,16 @@ fn verify_chunk(
         }
         if found.times.insert(record.id, record.created).is_some() {
             report.faults.push(format!("segment {number}: event {} is there twice", record.id));
+        }
+        for mark in snapshots::marks(chunk, place)? {
+            report.snapshots += 1;
+            found.snapshots.insert((record.id, mark.reference));
+            match segment.snapshot(company, record.id, mark.reference) {
+                Ok(Some(snapshot)) if snapshot.hash == mark.hash => {}
+                Ok(_) => report.faults.push(snapshots::corrupt(number, record.id, mark.reference).to_string()),
+                Err(StorageFault::Corrupt(corrupt)) => report.faults.push(corrupt.to_string()),
+                Err(fault) => return Err(fault),
+            }
         }
         last = position;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redb::Durability;
+use redb::{Durability, WriteTransaction};
 use tracing::{info, warn};
 
 use super::answer::Wakes;
@@ -131,6 +131,9 @@ impl Writer {
         for (company, chunks) in &plan.chunks {
             insert_chunks(&transaction, &CompanyTables::of(*company), chunks)?;
         }
+        if !inner.faults.snapshots_in_another_transaction {
+            insert_snapshots(&transaction, new)?;
+        }
         if !plan.names.is_empty() {
             let mut names = transaction.open_table(NAMES)?;
             for (name, kind) in &plan.names {
@@ -146,6 +149,11 @@ impl Writer {
         if !packed.is_empty() && inner.faults.dedupe_in_another_transaction {
             let transaction = self.open.database.begin_write()?;
             transaction.open_table(DEDUPE_LOG)?.insert(first_id, packed.as_slice())?;
+            transaction.commit()?;
+        }
+        if inner.faults.snapshots_in_another_transaction {
+            let transaction = self.open.database.begin_write()?;
+            insert_snapshots(&transaction, new)?;
             transaction.commit()?;
         }
         Ok(plan)
@@ -186,7 +194,7 @@ impl Writer {
     pub fn rotate_if_due(&mut self, inner: &Inner) -> Result<(), StorageFault> {
         let (bytes, events) = {
             let index = self.open.index();
-            (index.chunk_bytes, index.events)
+            (index.stored_bytes, index.events)
         };
         if events == 0 {
             return Ok(());
@@ -277,7 +285,7 @@ impl Plan {
         let mut builder = ChunkBuilder::default();
         for (company, events) in by_company {
             let mut of_company = Vec::new();
-            let mut rest: usize = events.iter().map(|(event, _)| event.bytes()).sum();
+            let mut rest: usize = events.iter().map(|(event, _)| event.chunk_bytes()).sum();
             let mut target = chunk_target(rest);
             for (event, receipt) in events {
                 let known = index.names.number(&event.kind).or_else(|| names.get(&event.kind).copied());
@@ -294,7 +302,7 @@ impl Plan {
                     of_company.extend(builder.finish(company));
                     target = chunk_target(rest);
                 }
-                rest = rest.saturating_sub(event.bytes());
+                rest = rest.saturating_sub(event.chunk_bytes());
                 builder.push(&entry);
             }
             of_company.extend(builder.finish(company));
@@ -304,6 +312,16 @@ impl Plan {
         names.sort_unstable_by_key(|(_, kind)| *kind);
         Self { chunks, names }
     }
+}
+
+/// Writes the snapshots of new events, in the order of their ids.
+fn insert_snapshots(transaction: &WriteTransaction, new: &[(&PreparedEvent, Receipt)]) -> Result<(), StorageFault> {
+    for (event, receipt) in new {
+        for snapshot in &event.snapshots {
+            snapshot.insert(transaction, event.company, receipt.id)?;
+        }
+    }
+    Ok(())
 }
 
 /// Hands each caller its answers.

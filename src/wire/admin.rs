@@ -220,6 +220,8 @@ pub struct VerifyShape {
     pub segments: u64,
     /// Chunks whose checksum was computed.
     pub chunks: u64,
+    /// Snapshots whose checksum was computed.
+    pub snapshots: u64,
     /// Events read.
     pub events: u64,
     /// What is wrong.

@@ -175,6 +175,15 @@ impl<'a> Scanner<'a> {
         Ok(Value { kind, source: self.text.get(start..self.at).unwrap_or_default(), offset: start })
     }
 
+    /// As [`Scanner::value`], with room for `more` levels beyond the deepest one allowed.
+    pub fn deeper_value(&mut self, depth: usize, more: usize) -> Result<Value<'a>, ScanError> {
+        let depth_max = self.depth_max;
+        self.depth_max = depth_max.saturating_add(more);
+        let value = self.value(depth);
+        self.depth_max = depth_max;
+        value
+    }
+
     /// Passes over the value at `start` by its brackets and strings alone, however deep it is. None when it does not end.
     pub fn pass_over(&mut self, start: usize) -> Option<&'a str> {
         self.at = start;
@@ -330,6 +339,61 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// The members of an object or the elements of an array, one after the other; nothing is kept.
+///
+/// The text must have been checked: what cannot be read ends it.
+#[derive(Debug)]
+pub(super) struct Inside<'a> {
+    scanner: Scanner<'a>,
+    close: u8,
+    is_first: bool,
+    /// Where the container starts in the text that offsets count from.
+    base: usize,
+}
+
+impl<'a> Inside<'a> {
+    fn new(container: &Value<'a>, open: u8, close: u8, base: usize) -> Option<Self> {
+        let mut scanner = Scanner::new(container.source, usize::MAX);
+        scanner.take(open).then_some(Self { scanner, close, is_first: true, base: base + container.offset })
+    }
+
+    /// Of an array; none for other values. `base` is what the value's own offset counts from, and is added to those of the
+    /// elements.
+    pub fn array(value: &Value<'a>, base: usize) -> Option<Self> {
+        Self::new(value, b'[', b']', base)
+    }
+
+    /// Of an object; none for other values. For `base` see [`Inside::array`].
+    pub fn object(value: &Value<'a>, base: usize) -> Option<Self> {
+        Self::new(value, b'{', b'}', base)
+    }
+
+    fn begins(&mut self) -> bool {
+        let is_first = std::mem::replace(&mut self.is_first, false);
+        if is_first { !self.scanner.take(self.close) } else { self.scanner.take(b',') }
+    }
+
+    fn value(&mut self) -> Option<Value<'a>> {
+        let value = self.scanner.value(0).ok()?;
+        Some(Value { offset: self.base + value.offset, ..value })
+    }
+
+    /// The next element of an array.
+    pub fn element(&mut self) -> Option<Value<'a>> {
+        if self.begins() { self.value() } else { None }
+    }
+
+    /// The next member of an object: its name and its value.
+    pub fn member(&mut self) -> Option<(Value<'a>, Value<'a>)> {
+        if !self.begins() {
+            return None;
+        }
+        let name = self.value()?;
+        self.scanner.take(b':');
+        Some((name, self.value()?))
+    }
+}
+
 /// Checks a whole text.
 pub(super) fn check(text: &str, depth_max: usize) -> Result<(), ScanError> {
     let mut scanner = Scanner::new(text, depth_max);
@@ -386,6 +450,22 @@ mod tests {
                 prop_assert_eq!(value.text().unwrap().into_owned(), serde_json::from_str::<String>(&text).unwrap());
             }
         }
+    }
+
+    #[test]
+    fn containers_are_walked_with_the_places_of_what_is_inside() {
+        let text = r#"  { "a" : [ 1 , {"b":[ ]} ], "c\u0041":"x" } "#;
+        let whole = Scanner::new(text, 64).value(0).unwrap();
+        let mut object = Inside::object(&whole, 100).unwrap();
+        let (name, array) = object.member().unwrap();
+        assert_eq!((name.text().unwrap().as_ref(), name.offset, array.offset), ("a", 104, 110));
+        let (name, value) = object.member().unwrap();
+        assert_eq!((name.text().unwrap().as_ref(), value.source), ("cA", "\"x\""));
+        assert!(object.member().is_none());
+        assert!(Inside::object(&array, 0).is_none() && Inside::array(&whole, 0).is_none());
+        let mut elements = Inside::array(&array, 0).unwrap();
+        let sources: Vec<_> = std::iter::from_fn(|| elements.element()).map(|element| (element.source, element.offset)).collect();
+        assert_eq!(sources, [("1", 112), ("{\"b\":[ ]}", 116)]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Publish requests of the Events API: from bytes to [`NewEvent`], with a refusal that says what is wrong and where.
 
 use super::json::{self, Kind, ScanError, ScanErrorKind, Scanner, Value};
+use super::references::parse_references;
 use crate::domain::event::{EventLimits, NewEvent};
 use crate::domain::nearest::nearest;
 
@@ -19,7 +20,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn of(code: &'static str, pointer: &str, detail: impl Into<String>) -> Self {
+    pub(super) fn of(code: &'static str, pointer: &str, detail: impl Into<String>) -> Self {
         Self { code, pointer: Some(pointer.to_owned()), detail: detail.into(), offset: None }
     }
 }
@@ -33,11 +34,11 @@ pub enum BatchForm {
     NdJson,
 }
 
-/// The most references of one event.
-pub const REFERENCES_MAX: usize = 100;
-
 /// Members of a publish request.
 const MEMBERS: [&str; 7] = ["type", "payload", "metadata", "dedupeKey", "version", "references", "occurredAt"];
+const REFERENCES: &str = "references";
+/// Containers around the body of a snapshot, beyond those around a payload: the array, the reference, the snapshot.
+const SNAPSHOT_LEVELS: usize = 3;
 /// Members of a test request.
 const TEST_MEMBERS: [&str; 4] = ["type", "payload", "metadata", "dedupeKey"];
 
@@ -79,7 +80,35 @@ pub fn parse_event(body: &[u8], limits: &EventLimits) -> Result<NewEvent, Refusa
     parse_text(utf8(body)?, 0, limits)
 }
 
+/// Whether a body whose first bytes these are may hold snapshots, which let it be larger than others.
+///
+/// What lies beside snapshots is limited like every other body, so that the first one begins within those bytes. A name
+/// that is written with escapes is not recognised.
+#[must_use]
+pub fn may_have_snapshots(start: &[u8]) -> bool {
+    const NAME: &[u8] = b"\"snapshot\"";
+    start.windows(NAME.len()).any(|window| window == NAME)
+}
+
+/// As [`parse_event`]; the body may have `rest_bytes_max` beside its snapshots.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn parse_event_beside_snapshots(body: &[u8], limits: &EventLimits, rest_bytes_max: usize) -> Result<NewEvent, Refusal> {
+    let (event, snapshots) = parse_measured(utf8(body)?, 0, limits)?;
+    if body.len() - snapshots > rest_bytes_max {
+        let detail = format!("the body has more than {rest_bytes_max} bytes beside its snapshots");
+        return Err(Refusal { code: "body_too_large", pointer: None, detail, offset: None });
+    }
+    Ok(event)
+}
+
 fn parse_text(text: &str, base: usize, limits: &EventLimits) -> Result<NewEvent, Refusal> {
+    parse_measured(text, base, limits).map(|(event, _)| event)
+}
+
+/// An event and how many bytes of its text are snapshots.
+fn parse_measured(text: &str, base: usize, limits: &EventLimits) -> Result<(NewEvent, usize), Refusal> {
     // The members around a payload are one container more than the payload itself.
     let depth_max = limits.depth_max + 1;
     let mut scanner = Scanner::new(text, depth_max);
@@ -104,7 +133,7 @@ pub fn parse_test_event(body: &[u8], limits: &EventLimits) -> Result<NewEvent, R
             return Err(Refusal::of(code, &format!("/{name}"), format!("`{name}` must be a string that holds JSON")));
         }
     }
-    let event = build(&members, 0, limits)?;
+    let (event, _) = build(&members, 0, limits)?;
     Ok(NewEvent { payload: json::normalize(&event.payload), metadata: json::normalize(&event.metadata), ..event })
 }
 
@@ -204,11 +233,11 @@ fn scan_members<'a>(
         };
         let place = allowed.iter().position(|allowed| *allowed == text);
         scanner.require(b':', "`:`").map_err(refused)?;
-        let value = scanner.value(1).map_err(refused)?;
+        // A snapshot lies three containers deeper than a payload.
+        let value = if text == REFERENCES { scanner.deeper_value(1, SNAPSHOT_LEVELS) } else { scanner.value(1) }.map_err(refused)?;
         let slots = place.and_then(|place| members.get_mut(place).zip(seen.get_mut(place)));
         let Some((member, seen)) = slots else {
-            let hint = nearest(&text, allowed.iter().copied()).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            let detail = format!("there is no member `{text}`{hint}");
+            let detail = no_such_member(&text, allowed);
             return Err(Refusal { offset: Some(base + name.offset), ..Refusal::of("unknown_member", &pointer_to(&text), detail) });
         };
         if std::mem::replace(seen, true) {
@@ -224,15 +253,21 @@ fn scan_members<'a>(
 }
 
 /// A JSON pointer to a member of the root (RFC 6901, 3).
-fn pointer_to(name: &str) -> String {
+pub(super) fn pointer_to(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+/// That a member is unknown, with the nearest one that is known.
+pub(super) fn no_such_member(name: &str, allowed: &[&str]) -> String {
+    let hint = nearest(name, allowed.iter().copied()).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+    format!("there is no member `{name}`{hint}")
 }
 
 fn text_of<'a>(value: &Value<'a>, code: &'static str, name: &str) -> Result<std::borrow::Cow<'a, str>, Refusal> {
     value.text().ok_or_else(|| Refusal::of(code, &format!("/{name}"), format!("`{name}` must be a string")))
 }
 
-fn build(members: &[Option<Value<'_>>; MEMBERS.len()], base: usize, limits: &EventLimits) -> Result<NewEvent, Refusal> {
+fn build(members: &[Option<Value<'_>>; MEMBERS.len()], base: usize, limits: &EventLimits) -> Result<(NewEvent, usize), Refusal> {
     let [kind, payload, metadata, dedupe_key, version, references, occurred_at] = members;
     let kind = kind.as_ref().ok_or_else(|| Refusal::of("missing_member", "/type", "the member `type` is missing"))?;
     let kind = text_of(kind, "invalid_type", "type")?.parse();
@@ -240,7 +275,9 @@ fn build(members: &[Option<Value<'_>>; MEMBERS.len()], base: usize, limits: &Eve
     let version = version.as_ref().map(|value| text_of(value, "invalid_version", "version")).transpose()?;
     let occurred_at = occurred_at.as_ref().map(|value| text_of(value, "invalid_occurred_at", "occurredAt")).transpose()?;
     let refused = |code, pointer: &str, error: &dyn std::fmt::Display| Refusal::of(code, pointer, error.to_string());
-    Ok(NewEvent {
+    let references = references.as_ref().map(|value| parse_references(value, base, limits)).transpose()?;
+    let (references, snapshots) = references.unzip();
+    let event = NewEvent {
         kind: kind.map_err(|error| refused("invalid_type", "/type", &error))?,
         version: version
             .map(|text| text.parse())
@@ -250,12 +287,13 @@ fn build(members: &[Option<Value<'_>>; MEMBERS.len()], base: usize, limits: &Eve
         payload: json_text(payload.as_ref(), "payload", limits.payload_bytes_max, limits)?,
         metadata: json_text(metadata.as_ref(), "metadata", limits.metadata_bytes_max, limits)?,
         dedupe_key: dedupe_key.map(|text| text.parse()).transpose().map_err(|error| refused("invalid_dedupe_key", "/dedupeKey", &error))?,
-        references: references.as_ref().map(|value| check_references(value, base, limits)).transpose()?,
+        references,
         occurred_at: occurred_at
             .map(|text| text.parse())
             .transpose()
             .map_err(|error| refused("invalid_occurred_at", "/occurredAt", &error))?,
-    })
+    };
+    Ok((event, snapshots.unwrap_or(0)))
 }
 
 /// The JSON text that a member holds: the decoded text of a string, or the source of any other value.
@@ -288,68 +326,6 @@ fn json_text(value: Option<&Value<'_>>, name: &'static str, bytes_max: usize, li
         })?;
     }
     Ok(text)
-}
-
-/// The source of a list of references, after a look at each.
-fn check_references(value: &Value<'_>, base: usize, limits: &EventLimits) -> Result<String, Refusal> {
-    let refused = |pointer: String, detail: &str| Refusal {
-        offset: Some(base + value.offset),
-        ..Refusal::of("invalid_references", &pointer, detail)
-    };
-    let at = |pointer: &str| format!("/references{pointer}");
-    if value.source.len() > limits.metadata_bytes_max {
-        return Err(refused(at(""), &format!("the references have more than {} bytes", limits.metadata_bytes_max)));
-    }
-    let list: Vec<serde_json::Map<String, serde_json::Value>> =
-        serde_json::from_str(value.source).map_err(|_| refused(at(""), "`references` is an array of objects"))?;
-    if list.len() > REFERENCES_MAX {
-        return Err(refused(at(""), &format!("an event has at most {REFERENCES_MAX} references")));
-    }
-    for (place, reference) in list.iter().enumerate() {
-        check_members(reference, &["referenceType", "referenceId", "links"], &at(&format!("/{place}")), &refused)?;
-        for name in ["referenceType", "referenceId"] {
-            let is_right = reference
-                .get(name)
-                .and_then(serde_json::Value::as_str)
-                .is_some_and(|text| (1..=64).contains(&text.len()) && text.is_ascii());
-            if !is_right {
-                return Err(refused(at(&format!("/{place}/{name}")), &format!("`{name}` is a text of 1 to 64 ASCII characters")));
-            }
-        }
-        let links = match reference.get("links") {
-            None => continue,
-            Some(links) => links.as_array().ok_or_else(|| refused(at(&format!("/{place}/links")), "`links` is an array of objects"))?,
-        };
-        for (number, link) in links.iter().enumerate() {
-            let pointer = at(&format!("/{place}/links/{number}"));
-            let link = link.as_object().ok_or_else(|| refused(pointer.clone(), "a link is an object"))?;
-            check_members(link, &["contentType", "href", "redirect"], &pointer, &refused)?;
-            for name in ["contentType", "href"] {
-                if link.get(name).and_then(serde_json::Value::as_str).is_none_or(str::is_empty) {
-                    return Err(refused(format!("{pointer}/{name}"), &format!("`{name}` is a text that is not empty")));
-                }
-            }
-            if link.get("redirect").is_some_and(|redirect| !redirect.is_boolean()) {
-                return Err(refused(format!("{pointer}/redirect"), "`redirect` is true or false"));
-            }
-        }
-    }
-    Ok(value.source.to_owned())
-}
-
-fn check_members(
-    object: &serde_json::Map<String, serde_json::Value>,
-    allowed: &[&str],
-    pointer: &str,
-    refused: &dyn Fn(String, &str) -> Refusal,
-) -> Result<(), Refusal> {
-    match object.keys().find(|name| !allowed.contains(&name.as_str())) {
-        None => Ok(()),
-        Some(name) => {
-            let hint = nearest(name, allowed.iter().copied()).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            Err(refused(format!("{pointer}{}", pointer_to(name)), &format!("there is no member `{name}`{hint}")))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -386,7 +362,7 @@ mod tests {
         .unwrap();
         assert_eq!(event.dedupe_key.unwrap().as_str(), "k");
         assert_eq!(event.occurred_at.unwrap().to_string(), "2026-11-22T09:30:00.000000Z");
-        assert_eq!(event.references.unwrap(), r#"[{"referenceType":"contract","referenceId":"b","links":[]}]"#);
+        assert_eq!(event.references.unwrap().text, r#"[{"referenceType":"contract","referenceId":"b","links":[]}]"#);
     }
 
     #[test]
@@ -410,17 +386,6 @@ mod tests {
     }
 
     #[test]
-    fn references_are_looked_at_one_by_one() {
-        let refused = |references: &str| code(&format!(r#"{{"type":"a","references":{references}}}"#));
-        assert_eq!(refused("{}"), ("invalid_references", at("/references")));
-        assert_eq!(refused(r#"[{"referenceType":"c"}]"#), ("invalid_references", at("/references/0/referenceId")));
-        let snapshot = r#"[{"referenceType":"c","referenceId":"1","snapshot":{}}]"#;
-        assert_eq!(refused(snapshot), ("invalid_references", at("/references/0/snapshot")));
-        let link = r#"[{"referenceType":"c","referenceId":"1","links":[{"contentType":"a/b"}]}]"#;
-        assert_eq!(refused(link), ("invalid_references", at("/references/0/links/0/href")));
-    }
-
-    #[test]
     fn unicode_faults_are_found_at_any_level() {
         assert_eq!(parse_event(b"{\"type\":\"\xff\"}", &EventLimits::default()).unwrap_err().offset, Some(9));
         assert_eq!(code("\u{feff}{}").0, "invalid_unicode");
@@ -431,7 +396,7 @@ mod tests {
 
     #[test]
     fn limits_hold_at_below_and_above_their_value() {
-        let limits = EventLimits { payload_bytes_max: 10, metadata_bytes_max: 4, depth_max: 3 };
+        let limits = EventLimits { payload_bytes_max: 10, metadata_bytes_max: 4, depth_max: 3, ..EventLimits::default() };
         let parse = |body: &str| parse_event(body.as_bytes(), &limits).map(|_| ()).map_err(|refusal| refusal.code);
         assert_eq!(parse(r#"{"type":"a","payload":"\"12345678\""}"#), Ok(()));
         assert_eq!(parse(r#"{"type":"a","payload":"\"123456789\""}"#), Err("payload_too_large"));
@@ -442,6 +407,25 @@ mod tests {
         assert_eq!(parse(r#"{"type":"a","payload":[[[[]]]]}"#), Err("too_deep"));
         assert_eq!(parse(r#"{"type":"a","payload":"[[[]]]"}"#), Ok(()));
         assert_eq!(parse(r#"{"type":"a","payload":"[[[[]]]]"}"#), Err("too_deep"));
+    }
+
+    #[test]
+    fn what_lies_beside_snapshots_is_limited_like_every_body() {
+        let body = |payload: usize, snapshot: usize| {
+            let (payload, snapshot) = ("p".repeat(payload), "s".repeat(snapshot));
+            let snapshot = format!(r#"{{"contentType":"text/plain","body":"{snapshot}"}}"#);
+            format!(
+                r#"{{"type":"a","payload":["{payload}"],"references":[{{"referenceType":"c","referenceId":"1","snapshot":{snapshot}}}]}}"#
+            )
+        };
+        let parse = |payload: usize, snapshot: usize| {
+            let rest = body(0, 0).len() - r#"{"contentType":"text/plain","body":""}"#.len();
+            let parsed = parse_event_beside_snapshots(body(payload, snapshot).as_bytes(), &EventLimits::default(), rest + 10);
+            parsed.map(|_| ()).map_err(|refusal| refusal.code)
+        };
+        assert_eq!([parse(10, 0), parse(10, 5_000)], [Ok(()), Ok(())]);
+        assert_eq!([parse(11, 0), parse(11, 5_000)], [Err("body_too_large"), Err("body_too_large")]);
+        assert!(may_have_snapshots(body(10, 0).as_bytes()) && !may_have_snapshots(b"{\"type\":\"snapshots\"}"));
     }
 
     #[test]

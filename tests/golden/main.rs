@@ -19,6 +19,7 @@ use lutine::domain::cursor::Direction;
 use lutine::domain::event::{EventId, NewEvent};
 use lutine::domain::filter::TypeFilter;
 use lutine::domain::key::{KeyId, NewKey, RateOverrides};
+use lutine::domain::reference::NewReferences;
 use lutine::domain::scope::Scope;
 use lutine::domain::time::Timestamp;
 use lutine::store::disk::DataDirectory;
@@ -106,7 +107,7 @@ fn event(line: &Line) -> NewEvent {
         payload: line.payload.clone(),
         metadata: "{\"source\":\"golden\"}".to_owned(),
         dedupe_key: line.key.map(|key| key.parse().unwrap()),
-        references: line.references.map(str::to_owned),
+        references: line.references.map(NewReferences::plain),
         occurred_at: line.references.map(|_| "2026-11-01T00:00:00Z".parse().unwrap()),
     }
 }

@@ -23,6 +23,7 @@ mod polling;
 mod profiles;
 mod publish;
 mod rates;
+mod references;
 mod refusals;
 mod retention;
 mod subscriptions;

@@ -1,5 +1,6 @@
 //! Damage behind every checksum: a row of an index that is not what was written.
 
+use lutine::domain::reference::{NewReferences, NewSnapshot};
 use lutine::store::disk::{Disk, OpenMode};
 use redb::{Builder, ReadableTable, TableDefinition, WriteTransaction};
 
@@ -9,6 +10,7 @@ const TYPES: TableDefinition<(u32, u64, u64), u32> = TableDefinition::new("types
 const IDS: TableDefinition<u64, u64> = TableDefinition::new("ids/1");
 const DEDUPE: TableDefinition<u128, (u64, u64, u64, u32)> = TableDefinition::new("dedupe");
 const NAMES: TableDefinition<u32, &[u8]> = TableDefinition::new("names");
+const SNAPSHOTS: TableDefinition<(u64, u32, u32), &[u8]> = TableDefinition::new("snapshots");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 /// What the store finds wrong after its only sealed segment was changed behind its back.
@@ -17,7 +19,13 @@ fn faults_after(change: impl FnOnce(&WriteTransaction)) -> Vec<String> {
     for number in 0..30 {
         let kind = ["claim.created", "policy.bound"][number % 2];
         let key = format!("key-{number}");
-        stage.publish_all(&[(COMPANY, event(kind, &format!("\"{}\"", "x".repeat(2_000)), Some(&key)))]).remove(0).unwrap();
+        let mut event = event(kind, &format!("\"{}\"", "x".repeat(2_000)), Some(&key));
+        if number % 7 == 6 {
+            let body = format!("snapshot {number:02}").into();
+            let snapshot = NewSnapshot { reference: 0, content_type: "text/plain".parse().unwrap(), body };
+            event.references = Some(NewReferences { text: "[{}]".to_owned(), snapshots: vec![snapshot] });
+        }
+        stage.publish_all(&[(COMPANY, event)]).remove(0).unwrap();
     }
     stage.seal();
     assert_eq!(stage.store.verify().unwrap().faults, [""; 0]);
@@ -83,6 +91,23 @@ fn verify_finds_a_wrong_row_in_every_index_of_a_sealed_segment() {
     });
     assert_found("a number of a type that is out of all proportion", |transaction| {
         transaction.open_table(NAMES).unwrap().insert(u32::MAX, b"claim.created\x001".as_slice()).unwrap();
+    });
+    assert_found("a snapshot that is gone", |transaction| {
+        transaction.open_table(SNAPSHOTS).unwrap().remove((7, 0, 0)).unwrap();
+    });
+    assert_found("a snapshot that no event has", |transaction| {
+        transaction.open_table(SNAPSHOTS).unwrap().insert((8, 0, 0), b"x".as_slice()).unwrap();
+    });
+    assert_found("the snapshot of another event", |transaction| {
+        let mut snapshots = transaction.open_table(SNAPSHOTS).unwrap();
+        let other = snapshots.get((14, 0, 0)).unwrap().unwrap().value().to_vec();
+        snapshots.insert((7, 0, 0), other.as_slice()).unwrap();
+    });
+    assert_found("a snapshot with another byte", |transaction| {
+        let mut snapshots = transaction.open_table(SNAPSHOTS).unwrap();
+        let mut row = snapshots.get((7, 0, 0)).unwrap().unwrap().value().to_vec();
+        *row.last_mut().unwrap() ^= 1;
+        snapshots.insert((7, 0, 0), row.as_slice()).unwrap();
     });
     assert_found("an empty filter", |transaction| {
         let mut meta = transaction.open_table(META).unwrap();

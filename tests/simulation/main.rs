@@ -138,6 +138,7 @@ fn the_planted_bugs_are_caught() {
     let planted = [
         ("acknowledges before the commit", Faults { acknowledge_before_commit: true, ..Faults::default() }),
         ("writes dedupe rows in another transaction", Faults { dedupe_in_another_transaction: true, ..Faults::default() }),
+        ("writes snapshots in another transaction", Faults { snapshots_in_another_transaction: true, ..Faults::default() }),
         ("takes ids from a counter", Faults { ids_from_counter: true, ..Faults::default() }),
         ("switches to a sealed file before it is synced", Faults { switch_before_sync: true, ..Faults::default() }),
     ];

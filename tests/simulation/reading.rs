@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lutine::domain::company::CompanyId;
 use lutine::domain::cursor::Direction;
+use lutine::domain::reference::NewReferences;
 use lutine::store::{PageOutcome, Start};
 
 use crate::disk::Chance;
@@ -165,7 +166,7 @@ fn an_event_comes_back_byte_for_byte_however_much_it_escapes() {
     let mut receipts = Vec::new();
     for payload in &payloads {
         let mut event = event("claim.created", payload, None);
-        event.references = Some(format!("[\"{}\"]", "r".repeat(5000)));
+        event.references = Some(NewReferences::plain(format!("[\"{}\"]", "r".repeat(5000))));
         event.metadata = "\u{1}".repeat(65_536);
         receipts.push(stage.publish_all(&[(COMPANY, event)]).remove(0).unwrap());
     }

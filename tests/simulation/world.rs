@@ -10,6 +10,7 @@ use lutine::domain::cursor::{Direction, Position};
 use lutine::domain::event::{EventId, EventVersion, NewEvent, Receipt};
 use lutine::domain::filter::TypeFilter;
 use lutine::domain::key::KeyId;
+use lutine::domain::reference::{NewReferences, NewSnapshot};
 use lutine::domain::time::Timestamp;
 use lutine::store::faults::Faults;
 use lutine::store::{AppendError, FaultSink, PageOutcome, PageQuery, ReadError, Start, Store, StoreOptions};
@@ -243,13 +244,15 @@ impl World {
             dedupe_key = Some(format!("key-{key}").parse().unwrap());
             payload = format!("{{\"key\":{key}}}");
         }
+        // Snapshots belong to the content, and so to the key.
+        let references = payload.len().is_multiple_of(4).then(|| references(&payload));
         let event = NewEvent {
             kind: KINDS[self.chance.below(3) as usize].parse().unwrap(),
             version: EventVersion::default(),
             payload,
             metadata: "{}".to_owned(),
             dedupe_key,
-            references: None,
+            references,
             occurred_at: None,
         };
         // The content belongs to the key, so that a repeat is a duplicate and never a conflict.
@@ -346,6 +349,9 @@ impl World {
             }
             if found.is_some_and(|(company, payload)| *company != published.company || *payload != published.event.payload) {
                 return Err(format!("event {id} is not what was published"));
+            }
+            if found.is_some() && !has_its_snapshot(store, *id, published).map_err(|error| error.to_string())? {
+                return Err(format!("the snapshot of event {id} is not what was published with it"));
             }
         }
         // Of the commit that the power loss hit all events are there, or none.
@@ -452,6 +458,12 @@ impl World {
                     if !right {
                         return Err(format!("seed {}: event {id} was served with wrong bytes", self.seed));
                     }
+                    let (published, _) = &self.acknowledged[&id];
+                    match has_its_snapshot(&store, id, published) {
+                        Ok(true) => {}
+                        Ok(false) => return Err(format!("seed {}: a wrong snapshot of event {id} was served", self.seed)),
+                        Err(_) => return Ok(true),
+                    }
                     count += 1;
                 }
                 let expected = self.acknowledged.values().filter(|(published, _)| published.company == company).count();
@@ -477,6 +489,19 @@ impl World {
         }));
         read.unwrap_or(Ok(true))
     }
+}
+
+/// A reference with a snapshot that follows from the payload; a few are longer than one row.
+fn references(payload: &str) -> NewReferences {
+    let body = payload.repeat(if payload.len() > 40_000 { 8 } else { 1 });
+    let snapshot = NewSnapshot { reference: 0, content_type: "text/plain".parse().unwrap(), body: body.into() };
+    NewReferences { text: "[{}]".to_owned(), snapshots: vec![snapshot] }
+}
+
+/// Whether the store has the snapshot that was published with an event, or none when none was.
+fn has_its_snapshot(store: &Store, id: EventId, published: &Published) -> Result<bool, ReadError> {
+    let expected = published.event.references.as_ref().map(|references| references.snapshots[0].body.clone());
+    Ok(store.snapshot(published.company, id, 0)?.map(|snapshot| snapshot.body) == expected)
 }
 
 fn read_all(store: &Store, company: CompanyId, start: Start, filter: &str) -> Result<Vec<serde_json::Value>, ReadError> {

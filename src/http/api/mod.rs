@@ -5,6 +5,7 @@ pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod handshakes;
 pub(super) mod keys;
+pub(super) mod notifications;
 pub(super) mod publish;
 pub(super) mod subscriptions;
 pub(super) mod system;

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use axum::http::header::HeaderName;
 use axum::response::Response;
+use tokio::task::spawn_blocking;
 
 use crate::domain::event::{DedupeKey, EventLimits, NewEvent, Receipt};
 use crate::http::call::{Call, json_text, located};
@@ -11,7 +12,9 @@ use crate::service::events::PublishError;
 use crate::store::AppendError;
 use crate::telemetry::metrics::PublishCounters;
 use crate::wire::events::{receipt, results, test_receipt};
-use crate::wire::publish::{BatchForm, Refusal, parse_batch, parse_event, parse_test_event};
+use crate::wire::publish::{
+    BatchForm, Refusal, may_have_snapshots, parse_batch, parse_event, parse_event_beside_snapshots, parse_test_event,
+};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -22,6 +25,8 @@ const BATCH_TYPES: &str = "application/x-ndjson or application/json";
 struct Sizes {
     event: EventLimits,
     body_bytes_max: usize,
+    /// With snapshots.
+    snapshot_body_bytes_max: usize,
     batch_bytes_max: usize,
     batch_events_max: usize,
 }
@@ -32,10 +37,16 @@ fn sizes(call: &Call) -> Sizes {
     let event = EventLimits {
         payload_bytes_max: limits.payload_bytes_max,
         metadata_bytes_max: limits.metadata_bytes_max,
+        snapshot_bytes_max: limits.snapshot_bytes_max,
         ..EventLimits::default()
     };
-    let (body_bytes_max, batch_bytes_max, batch_events_max) = (limits.body_bytes_max, limits.batch_bytes_max, limits.batch_events_max);
-    Sizes { event, body_bytes_max, batch_bytes_max, batch_events_max }
+    Sizes {
+        event,
+        body_bytes_max: limits.body_bytes_max,
+        snapshot_body_bytes_max: limits.snapshot_body_bytes_max,
+        batch_bytes_max: limits.batch_bytes_max,
+        batch_events_max: limits.batch_events_max,
+    }
 }
 
 /// `POST /api/v1/events`
@@ -44,8 +55,15 @@ pub(in crate::http) async fn one(call: Call) -> Result<Response, Fault> {
     call.query(&[])?;
     call.require_json()?;
     let sizes = sizes(&call);
-    let (call, body) = call.read_body(sizes.body_bytes_max, StatusCode::PAYLOAD_TOO_LARGE).await?;
-    let event = refuse_counted(&call, parse_event(&body, &sizes.event))?;
+    let (call, body, _room) = call.read_large_body(sizes.body_bytes_max, may_have_snapshots, sizes.snapshot_body_bytes_max).await?;
+    let parsed = if body.len() > sizes.body_bytes_max {
+        // Long enough to be read on a thread of its own, so that other callers do not wait for it.
+        let parse = move || parse_event_beside_snapshots(&body, &sizes.event, sizes.body_bytes_max);
+        spawn_blocking(parse).await.map_err(|error| Fault::internal(error.to_string()))?
+    } else {
+        parse_event(&body, &sizes.event)
+    };
+    let event = refuse_counted(&call, parsed)?;
     let event = with_idempotency_key(&call, event)?;
     let stored = call.services.events.publish(company, &call.principal, event).await;
     count(&call.services.metrics.published, &stored);

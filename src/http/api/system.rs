@@ -79,6 +79,7 @@ pub(in crate::http) async fn verify(call: Call) -> Result<Response, Fault> {
             ok: report.faults.is_empty(),
             segments: report.segments,
             chunks: report.chunks,
+            snapshots: report.snapshots,
             events: report.events,
             faults: report.faults,
         },
