@@ -97,7 +97,11 @@ pub fn encode(key: &NotificationKey, event: EventId, subscription: SubscriptionI
     let event = u128::from(event.0) & low(EVENT_BITS);
     let run = u128::from(run) & low(RUN_BITS);
     let plain = (event << SUBSCRIPTION_BITS | u128::from(subscription.0)) << RUN_BITS | run;
-    let bits = key.encipher(plain << CHECK_BITS);
+    uuid(key.encipher(plain << CHECK_BITS))
+}
+
+/// The UUID of version 8 with these 122 bits, in lower case.
+fn uuid(bits: u128) -> String {
     let hex = format!("{:032x}", (bits >> 74) << 80 | VERSION | (bits >> 62 & low(12)) << 64 | VARIANT | bits & low(62));
     let mut text = String::with_capacity(TEXT_BYTES);
     for (place, digit) in hex.char_indices() {
@@ -109,11 +113,12 @@ pub fn encode(key: &NotificationKey, event: EventId, subscription: SubscriptionI
     text
 }
 
-/// The id of an event as a message: the same for all subscriptions and runs, and no notification's, as no subscription has
-/// the number 0.
+/// The id of an event as a message, the same for all subscriptions and runs: a UUID of version 8 that nobody reads back, and
+/// so is made of a single HMAC-SHA-256.
 #[must_use]
 pub fn message_id(key: &NotificationKey, event: EventId) -> String {
-    encode(key, event, SubscriptionId(0), 0)
+    let mac = key.0.clone().chain_update(b"message\0").chain_update(event.0.to_be_bytes()).finalize().into_bytes();
+    uuid(mac.first_chunk().map_or(0, |first| u128::from_be_bytes(*first)) >> 6)
 }
 
 /// What a notification id stands for; none when the text is none that [`encode`] made under this key. Hexadecimal digits

@@ -246,13 +246,8 @@ fn log_event(company: CompanyId, chunk: &Chunk, place: usize, record: &Record, n
     })
 }
 
-/// The text of an event's references where it lies in the chunk.
-pub(super) fn references_of(chunk: &Chunk, place: usize, record: &Record) -> Result<Bytes, StorageFault> {
-    extra_of(chunk, place, record).map(|(_, references)| references)
-}
-
 /// When an event happened, and the text of its references where it lies in the chunk.
-fn extra_of(chunk: &Chunk, place: usize, record: &Record) -> Result<(Option<Timestamp>, Bytes), StorageFault> {
+pub(super) fn extra_of(chunk: &Chunk, place: usize, record: &Record) -> Result<(Option<Timestamp>, Bytes), StorageFault> {
     if !record.has_extra() {
         return Ok((None, Bytes::new()));
     }

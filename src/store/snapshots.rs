@@ -228,7 +228,7 @@ impl Inner {
         match chunk.record(place) {
             None => Ok(Kept::Unknown),
             Some(record) if record.created < self.cutoff() => Ok(Kept::Expired),
-            Some(record) => super::outgoing::references_of(&chunk, place, &record).map(Kept::Here),
+            Some(record) => super::outgoing::extra_of(&chunk, place, &record).map(|(_, references)| Kept::Here(references)),
         }
     }
 

@@ -20,7 +20,7 @@ const NOTIFICATION: &str = "e12991c4-61f2-8c42-a5fb-c0f362776452";
 /// The same in replay 3.
 const NOTIFICATION_3: &str = "87b3dbd1-03e0-815e-b60a-f33e2fb08543";
 /// Event 1042 as a message.
-const MESSAGE: &str = "5bf3f2ed-dce4-8fed-953e-4e423728e785";
+const MESSAGE: &str = "9c01fa4b-741d-8683-8e13-8204109aa518";
 const AGENT: &str = concat!("lutine/", env!("CARGO_PKG_VERSION"));
 
 /// An event with all that a body may tell of.
