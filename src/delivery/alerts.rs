@@ -49,10 +49,10 @@ impl Alert {
             }
             Self::Disabled { subscription } => ("lutine.subscription.disabled", json!({"subscriptionId": subscription.0}), None),
             Self::Suspended { subscription, exhausted } => {
-                let mut payload = json!({"subscriptionId": subscription.0});
-                if let Some(event) = exhausted {
-                    payload["eventId"] = event.0.into();
-                }
+                let payload = match exhausted {
+                    Some(event) => json!({"subscriptionId": subscription.0, "eventId": event.0}),
+                    None => json!({"subscriptionId": subscription.0}),
+                };
                 ("lutine.subscription.suspended", payload, None)
             }
         };

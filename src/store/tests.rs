@@ -385,7 +385,7 @@ fn a_replay_reads_back_with_its_progress_until_it_is_forgotten() {
     let known = Replay { progress, ..created };
     assert_eq!(bench.store.replay(known.id).unwrap(), Some(known.clone()));
     let state = bench.store.delivery_state().unwrap();
-    assert_eq!(state.replays, [known.clone()]);
+    assert_eq!(state.replays, std::slice::from_ref(&known));
     assert_eq!(state.retries[&(subscription.id, known.id.0)].len(), 1);
     assert_eq!(now_or_never(bench.store.cancel_replay(OTHER, known.id, &actor())), Err(ReplayError::Unknown));
     assert_eq!(now_or_never(bench.store.cancel_replay(COMPANY, known.id, &actor())), Ok(subscription.id));
