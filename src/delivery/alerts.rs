@@ -50,8 +50,8 @@ impl Alert {
             Self::Disabled { subscription } => ("lutine.subscription.disabled", json!({"subscriptionId": subscription.0}), None),
             Self::Suspended { subscription, exhausted } => {
                 let payload = match exhausted {
-                    None => json!({"subscriptionId": subscription.0}),
                     Some(event) => json!({"subscriptionId": subscription.0, "eventId": event.0}),
+                    None => json!({"subscriptionId": subscription.0}),
                 };
                 ("lutine.subscription.suspended", payload, None)
             }

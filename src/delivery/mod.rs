@@ -7,6 +7,7 @@
 mod alerts;
 pub mod core;
 mod engine;
+mod flight;
 mod keys;
 mod lane;
 mod matcher;

@@ -10,12 +10,12 @@ use std::time::Duration;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::attempts::AttemptRow;
-use super::ledger::{LedgerBusy, SETTINGS, record_act};
+use super::ledger::SETTINGS;
 use super::live::existing;
 use super::records::{self, ClosedRecord, DeadRecord, ExpiredRecord, PositionRecord, RetryRecord};
 use super::replays::{self, Replay, ReplayProgress, ReplayRows, ReplayState};
-use super::subscriptions::{self, SUBSCRIPTIONS, SubscriptionError};
-use super::{Actor, Inner, ReadError, StorageFault, Store};
+use super::subscriptions::{self, SUBSCRIPTIONS};
+use super::{Inner, ReadError, StorageFault, Store};
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
 use crate::domain::health::Health;
@@ -83,15 +83,6 @@ pub enum DeadReason {
     Exhausted,
     /// The receiver will never take it.
     Refused,
-}
-
-/// What a person wants to be done with dead letters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeadThen {
-    /// They are owed again.
-    Retry,
-    /// They are given up.
-    Discard,
 }
 
 /// A dead letter.
@@ -345,7 +336,7 @@ pub(super) fn cancel_retries(
 }
 
 /// The three tables of which a delivery has a row in at most one.
-struct RowTables<'a> {
+pub(super) struct RowTables<'a> {
     retries: Table<'a, DeliveryKey, &'static [u8]>,
     dead: Table<'a, DeliveryKey, &'static [u8]>,
     closed: Table<'a, DeliveryKey, &'static [u8]>,
@@ -353,7 +344,7 @@ struct RowTables<'a> {
 }
 
 impl<'a> RowTables<'a> {
-    fn open(transaction: &'a WriteTransaction, keeps_retries: bool) -> Result<Self, StorageFault> {
+    pub fn open(transaction: &'a WriteTransaction, keeps_retries: bool) -> Result<Self, StorageFault> {
         Ok(Self {
             retries: transaction.open_table(RETRIES)?,
             dead: transaction.open_table(DEAD_LETTERS)?,
@@ -362,7 +353,7 @@ impl<'a> RowTables<'a> {
         })
     }
 
-    fn write(&mut self, id: DeliveryId, row: &DeliveryRow) -> Result<(), StorageFault> {
+    pub fn write(&mut self, id: DeliveryId, row: &DeliveryRow) -> Result<(), StorageFault> {
         let key = key_of(id);
         self.retries.remove(key)?;
         self.dead.remove(key)?;
@@ -378,7 +369,7 @@ impl<'a> RowTables<'a> {
         Ok(())
     }
 
-    fn dead_row(&self, id: DeliveryId) -> Result<Option<DeadRow>, StorageFault> {
+    pub fn dead_row(&self, id: DeliveryId) -> Result<Option<DeadRow>, StorageFault> {
         self.dead.get(key_of(id))?.map(|record| read_dead(record.value())).transpose()
     }
 
@@ -393,7 +384,10 @@ impl<'a> RowTables<'a> {
 }
 
 /// Those of `ids` whose subscription is still there.
-fn living(transaction: &WriteTransaction, ids: impl Iterator<Item = SubscriptionId>) -> Result<HashSet<SubscriptionId>, StorageFault> {
+pub(super) fn living(
+    transaction: &WriteTransaction,
+    ids: impl Iterator<Item = SubscriptionId>,
+) -> Result<HashSet<SubscriptionId>, StorageFault> {
     let table = transaction.open_table(SUBSCRIPTIONS)?;
     let asked: HashSet<SubscriptionId> = ids.collect();
     let mut living = HashSet::with_capacity(asked.len());
@@ -534,7 +528,7 @@ impl SubscriptionRows {
     }
 
     /// Dead letters by event above `after`, at most `limit`.
-    fn dead_above(&self, after: EventRun, limit: usize) -> Result<Vec<DeliveryId>, StorageFault> {
+    pub fn dead_above(&self, after: EventRun, limit: usize) -> Result<Vec<DeliveryId>, StorageFault> {
         let Some(table) = &self.dead else { return Ok(Vec::new()) };
         let (event, run) = after;
         let above = (Bound::Excluded((self.subscription.0, event.0, run)), Bound::Included((self.subscription.0, u64::MAX, u32::MAX)));
@@ -717,101 +711,5 @@ impl Store {
     /// A fault of the storage, which has been reported and ends the store.
     pub fn record_outcomes(&self, outcomes: &Outcomes) -> Result<(), StorageFault> {
         self.inner.record_outcomes(outcomes).inspect_err(|fault| self.inner.sink.report(fault))
-    }
-
-    /// Writes what a person decided about a delivery, with its row in the audit log. Nothing is written of a subscription
-    /// that is gone.
-    ///
-    /// # Errors
-    /// `Busy` when the ledger cannot take the act.
-    pub async fn write_row(
-        &self,
-        id: DeliveryId,
-        row: DeliveryRow,
-        actor: &Actor,
-        act: &str,
-        reason: &str,
-    ) -> Result<(), SubscriptionError> {
-        let keeps_retries = !self.inner.faults.retry_lost_at_restart;
-        let (actor, act, reason, at) = (actor.clone(), act.to_owned(), reason.to_owned(), self.inner.now());
-        let written = self.inner.ledger.submit(
-            move |transaction| {
-                if !living(transaction, [id.subscription].into_iter())?.is_empty() {
-                    RowTables::open(transaction, keeps_retries)?.write(id, &row)?;
-                    record_act(transaction, at, &actor, &act, &format!("delivery:{id}"), &reason)?;
-                }
-                Ok(())
-            },
-            |()| {},
-        )?;
-        written.await.map_err(|_| SubscriptionError::Busy(LedgerBusy::Ended))
-    }
-
-    /// Dead letters of a subscription, its own and those of its replays, by event above `after`, at most `limit`.
-    ///
-    /// # Errors
-    /// When the ledger cannot be read.
-    pub fn dead_letters(&self, subscription: SubscriptionId, after: EventRun, limit: usize) -> Result<Vec<DeliveryId>, ReadError> {
-        Ok(self.inner.rows_of(subscription)?.dead_above(after, limit)?)
-    }
-
-    /// Owes dead letters again, in the order of their keys, or gives them up: what is dead at the moment of the commit, each
-    /// with the attempts that it had. The audit log has one row about all of them.
-    ///
-    /// # Errors
-    /// `Busy` when the ledger cannot take the act.
-    pub async fn settle_dead(
-        &self,
-        subscription: SubscriptionId,
-        letters: Vec<(DeliveryId, Option<OrderKey>)>,
-        then: DeadThen,
-        reason: String,
-        actor: &Actor,
-    ) -> Result<Vec<(DeliveryId, RetryRow)>, SubscriptionError> {
-        let (actor, at) = (actor.clone(), self.inner.now());
-        let keeps_retries = !self.inner.faults.retry_lost_at_restart;
-        let settled = self.inner.ledger.submit(
-            move |transaction| {
-                let mut settled = Vec::with_capacity(letters.len());
-                if living(transaction, [subscription].into_iter())?.is_empty() {
-                    return Ok(settled);
-                }
-                let mut tables = RowTables::open(transaction, keeps_retries)?;
-                for (id, key) in letters {
-                    let Some(dead) = tables.dead_row(id)? else { continue };
-                    let row = RetryRow { attempts: dead.attempts, due: at, created: dead.created, key };
-                    let written = match then {
-                        DeadThen::Retry => {
-                            let is_over = id.run > 0 && replays::state_in(transaction, ReplayId(id.run))? == Some(ReplayState::Cancelled);
-                            if is_over {
-                                continue;
-                            }
-                            DeliveryRow::Retry(row)
-                        }
-                        DeadThen::Discard => DeliveryRow::Closed(ClosedRow {
-                            state: CloseState::Cancelled,
-                            at,
-                            created: dead.created,
-                            reason: reason.clone(),
-                            attempts: dead.attempts,
-                        }),
-                    };
-                    tables.write(id, &written)?;
-                    settled.push((id, row));
-                }
-                drop(tables);
-                if !settled.is_empty() {
-                    let act = match then {
-                        DeadThen::Retry => "delivery.retry",
-                        DeadThen::Discard => "delivery.discard",
-                    };
-                    let detail = format!("{reason} ({} deliveries)", settled.len());
-                    record_act(transaction, at, &actor, act, &format!("subscription:{subscription}"), detail.trim())?;
-                }
-                Ok(settled)
-            },
-            |_| {},
-        )?;
-        settled.await.map_err(|_| SubscriptionError::Busy(LedgerBusy::Ended))
     }
 }

@@ -7,6 +7,7 @@ mod answer;
 mod attempts;
 mod audit;
 mod bloom;
+mod by_hand;
 mod chunk;
 mod clients;
 mod companies;
@@ -56,12 +57,13 @@ use tracing::error;
 pub use self::answer::relay_answers;
 pub use self::attempts::AttemptRow;
 pub use self::audit::AuditRow;
+pub use self::by_hand::DeadThen;
 pub use self::chunk::ChunkError;
 pub use self::clients::{ClientError, Clients, JtiUse, NewClient};
 pub use self::companies::{Companies, CompanyError};
 pub use self::deliveries::{
-    CloseState, ClosedRow, DeadReason, DeadRow, DeadThen, DeliveryRow, DeliveryState, EventRun, ExpiredRange, Outcomes, PositionRow,
-    ReceiverNote, RetryRow,
+    CloseState, ClosedRow, DeadReason, DeadRow, DeliveryRow, DeliveryState, EventRun, ExpiredRange, Outcomes, PositionRow, ReceiverNote,
+    RetryRow,
 };
 pub use self::delivery_views::{DeliveriesPage, DeliveriesQuery, DeliveryStateName, DeliveryView};
 pub use self::keys::{KeyError, Keys};

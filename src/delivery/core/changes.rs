@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use super::super::lane::{Lane, LaneId};
+use super::super::flight::LaneId;
+use super::super::lane::Lane;
 use super::Core;
 use super::replaying::cannot_be_sent_to;
 use crate::domain::company::CompanyId;

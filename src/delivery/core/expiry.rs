@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::super::lane::{Lane, LaneId};
+use super::super::flight::LaneId;
+use super::super::lane::Lane;
 use super::Core;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;

@@ -6,20 +6,23 @@
 mod announcing;
 mod changes;
 mod expiry;
+mod judging;
 mod late;
 mod queue;
+mod recording;
 mod replaying;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, warn};
+use tracing::error;
 
 use self::expiry::{expire_unread, expired};
 use self::replaying::{cannot_be_sent_to, read_replay};
 use super::Alert;
-use super::lane::{Flight, Lane, LaneId, Pick};
+use super::flight::{Flight, LaneId, Pick};
+use super::lane::Lane;
 use super::matcher::Matcher;
 use super::permits::{self, NoRoom, Permit, PermitLimits, Permits};
 use super::receiver::Receiver;
@@ -27,14 +30,12 @@ use crate::domain::company::CompanyId;
 use crate::domain::cursor::Position;
 use crate::domain::filter::OWN_PREFIX;
 use crate::domain::health::Health;
-use crate::domain::profile::OnExhausted;
-use crate::domain::retry::{Exchange, Next, Verdict, after_failure, judge};
 use crate::domain::subscription::{DeliveryId, ReplayId, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
 use crate::store::faults::Faults;
-use crate::store::{AttemptRow, DeadReason, DeadRow, DeliveryRow, LogEvent, Outcomes, ReadError, Replay, RetryRow, Store};
+use crate::store::{AttemptRow, DeliveryRow, LogEvent, Outcomes, ReadError, Replay, RetryRow, Store};
 use crate::telemetry::metrics::DeliveryMetrics;
-use crate::webhook::{Origins, Report, Target};
+use crate::webhook::{Origins, Target};
 
 /// Outcomes wait so long at most before they are written down.
 pub const RECORD_AFTER: Duration = Duration::from_millis(100);
@@ -54,9 +55,6 @@ const TARGET_KEPT: Duration = Duration::from_secs(60);
 const TARGETS_KEPT_MAX: usize = 1_024;
 /// At most one event about exhausted deliveries in this time for each subscription.
 const ALERT_INTERVAL: Duration = Duration::from_secs(60);
-/// What is kept of the answer to a delivery that ended well, in bytes. Nobody has to find out why it did, and a receiver that
-/// answers at length would fill the disk with it, event by event.
-const DELIVERED_EXCERPT_BYTES_MAX: usize = 2 * 1024;
 /// The pause of a lane after the log could not be read for it.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 
@@ -447,165 +445,6 @@ impl Core {
     pub fn in_flight(&self) -> usize {
         self.permits.in_flight()
     }
-
-    /// An attempt has ended.
-    pub fn finish(&mut self, delivery: DeliveryId, report: Report, now: Timestamp, chance: u32) {
-        let (id, event) = (LaneId::of(delivery), delivery.event);
-        let Some(flight) = self.lanes.get_mut(&id).and_then(|lane| lane.land(event)) else { return };
-        self.give_back(flight.permit.clone());
-        let (Some(lane), Some(receiver)) = (self.lanes.get_mut(&id), self.receivers.get_mut(&id.subscription)) else { return };
-        receiver.end(delivery, flight.started);
-        self.metrics.attempt(&report.exchange, report.duration);
-        let verdict = judge(&report.exchange, &receiver.knobs);
-        receiver.is_heavy = report.truncated;
-        receiver.is_proven = verdict == Verdict::Delivered && !report.truncated;
-        let mut attempt = attempt_row(delivery, &flight, report);
-        attempt.delivered = verdict == Verdict::Delivered;
-        if attempt.delivered {
-            shorten(&mut attempt);
-        }
-        let company = lane.subscription.company;
-        let health_before = receiver.health;
-        let mut exhausted = None;
-        match verdict {
-            Verdict::Delivered => {
-                receiver.health = receiver.health.after_success(receiver.subscription.in_flight_max());
-                let is_owed = lane.close(event);
-                if flight.is_retry || is_owed {
-                    self.outcomes.rows.push((delivery, DeliveryRow::Settled));
-                }
-                self.metrics.delivered(flight.event.created, now);
-            }
-            Verdict::Failed { not_before } => {
-                // An attempt that began before the receiver was probed is no probe.
-                if !matches!(receiver.health, Health::Probing { next, .. } if flight.started < next) {
-                    receiver.health = receiver.health.after_failure(now);
-                }
-                match after_failure(flight.number, not_before, &receiver.knobs.retry_schedule, now, chance) {
-                    Next::RetryAt(due) => {
-                        attempt.next_due = Some(due);
-                        self.owe(delivery, flight, due, now);
-                    }
-                    Next::Exhausted if receiver.knobs.on_exhausted == OnExhausted::Suspend && id.run == 0 => {
-                        receiver.health = Health::GivenUp;
-                        exhausted = Some(event);
-                        self.owe(delivery, flight, now, now);
-                    }
-                    Next::Exhausted => self.bury(delivery, &flight, DeadReason::Exhausted, now),
-                }
-            }
-            Verdict::Refused => self.bury(delivery, &flight, DeadReason::Refused, now),
-            Verdict::Gone => {
-                // It is still owed, and the next attempt has another number.
-                self.owe(delivery, flight, now, now);
-                self.disable(id.subscription, company);
-            }
-        }
-        self.outcomes.attempts.push(attempt);
-        self.note_health(id.subscription, health_before, exhausted);
-        self.dirty.insert(id);
-        self.note_outcome(now);
-        self.run_next(id);
-    }
-
-    /// Lets the lanes of a subscription go on after an attempt; the one that made it comes last, so that they take turns.
-    fn run_next(&mut self, id: LaneId) {
-        let runs = self.receivers.get(&id.subscription).map(|receiver| &receiver.runs);
-        if let Some(runs) = runs.filter(|runs| runs.len() > 1) {
-            for run in runs.clone().into_iter().filter(|run| *run != id.run) {
-                self.run(LaneId { run, ..id });
-            }
-        }
-        self.run(id);
-    }
-
-    /// An attempt has failed, and the next one may be made at `due`.
-    fn owe(&mut self, delivery: DeliveryId, flight: Flight, due: Timestamp, now: Timestamp) {
-        let (id, event) = (LaneId::of(delivery), delivery.event);
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if lane.replay.as_ref().is_some_and(|replay| replay.is_cancelled) {
-            return;
-        }
-        let row = RetryRow { attempts: flight.number, due, created: flight.event.created, key: lane.key_of(event) };
-        self.outcomes.rows.push((delivery, DeliveryRow::Retry(row)));
-        lane.owe(flight.event, row, now, self.faults.strict_passes_stuck);
-        note_held(lane, id, &mut self.outcomes);
-    }
-
-    /// A delivery is dead.
-    fn bury(&mut self, delivery: DeliveryId, flight: &Flight, reason: DeadReason, now: Timestamp) {
-        let DeliveryId { subscription, event, .. } = delivery;
-        if let Some(lane) = self.lanes.get_mut(&LaneId::of(delivery)) {
-            lane.close(event);
-        }
-        let row = DeadRow { attempts: flight.number, at: now, created: flight.event.created, reason, announced: false };
-        self.outcomes.rows.push((delivery, DeliveryRow::Dead(row)));
-        self.metrics.dead.inc();
-        warn!(subscription.id = %subscription, event.id = %event, attempts = flight.number, "Delivery {delivery} is dead after {} attempts", flight.number);
-        self.announce_later(delivery, now, now);
-    }
-
-    /// What is to be written down now, if it is time; `all` when it is in any case.
-    pub fn record(&mut self, now: Timestamp, all: bool) -> Option<Outcomes> {
-        let is_full = self.outcomes.attempts.len() >= RECORD_AT;
-        let is_due = self.waiting_since.is_some_and(|since| now >= since.after(RECORD_AFTER));
-        let has_moved = self.routed > self.recorded_tail || !self.dirty.is_empty();
-        let tail_is_due = has_moved && now >= self.recorded_at.after(TAIL_INTERVAL);
-        let has_something = self.waiting_since.is_some() || has_moved;
-        if !(is_full || is_due || tail_is_due || (all && has_something)) {
-            return None;
-        }
-        self.waiting_since = None;
-        self.recorded_at = now;
-        self.recorded_tail = self.routed;
-        let mut outcomes = std::mem::take(&mut self.outcomes);
-        self.handed_over = outcomes.attempts.iter().map(|attempt| (attempt.delivery, attempt.number)).collect();
-        outcomes.settled_tail = Some(self.routed);
-        for id in std::mem::take(&mut self.dirty) {
-            let (Some(lane), Some(receiver)) = (self.lanes.get_mut(&id), self.receivers.get(&id.subscription)) else { continue };
-            let is_over = match &lane.replay {
-                Some(replaying) => {
-                    let (progress, is_over) = Self::progress(lane, replaying, now);
-                    outcomes.replays.push((ReplayId(id.run), progress));
-                    is_over
-                }
-                None => {
-                    let row = lane.row();
-                    if row.is_some() || lane.has_row {
-                        lane.has_row = row.is_some();
-                        outcomes.positions.push((id.subscription, row));
-                    }
-                    lane.is_idle(receiver)
-                }
-            };
-            if is_over {
-                self.forget(id);
-                self.rest(id.subscription, now);
-            }
-        }
-        self.rested.retain(|_, rested| now.since(rested.since) < TARGET_KEPT);
-        Some(outcomes)
-    }
-
-    /// Keeps a receiver without lanes for its next event, if it is well.
-    fn rest(&mut self, id: SubscriptionId, now: Timestamp) {
-        if !self.receivers.get(&id).is_some_and(|receiver| receiver.runs.is_empty()) {
-            return;
-        }
-        let Some(receiver) = self.receivers.remove(&id) else { return };
-        if receiver.health == Health::default() && self.rested.len() < TARGETS_KEPT_MAX {
-            self.rested.insert(id, Rested { receiver, since: now });
-        }
-    }
-
-    fn forget(&mut self, id: LaneId) {
-        if let Some(receiver) = self.receivers.get_mut(&id.subscription) {
-            receiver.runs.remove(&id.run);
-        }
-        if let Some(at) = self.lanes.remove(&id).and_then(|lane| lane.timer) {
-            self.timers.remove(&(at, id));
-        }
-    }
 }
 
 fn lane_of(replay: &Replay) -> LaneId {
@@ -645,39 +484,4 @@ fn speaks_of(event: &LogEvent, mark: &str) -> bool {
     let text = String::from_utf8_lossy(payload);
     // The number ends with the mark, or another member follows.
     text.match_indices(mark).any(|(at, _)| !text.as_bytes().get(at + mark.len()).is_some_and(u8::is_ascii_digit))
-}
-
-/// Cuts the excerpt of a success between two characters.
-fn shorten(attempt: &mut AttemptRow) {
-    if attempt.excerpt.len() > DELIVERED_EXCERPT_BYTES_MAX {
-        let end = (0..=DELIVERED_EXCERPT_BYTES_MAX).rev().find(|end| attempt.excerpt.is_char_boundary(*end));
-        attempt.excerpt.truncate(end.unwrap_or(0));
-        // What is kept for long is not to hold the space of what was read.
-        attempt.excerpt.shrink_to_fit();
-        attempt.truncated = true;
-    }
-}
-
-fn attempt_row(delivery: DeliveryId, flight: &Flight, report: Report) -> AttemptRow {
-    let class = match &report.exchange {
-        Exchange::Failed(class) => Some(*class),
-        Exchange::Answered { .. } if report.error.is_some() => Some(crate::domain::retry::ErrorClass::Status),
-        Exchange::Answered { .. } => None,
-    };
-    AttemptRow {
-        delivery,
-        number: flight.number,
-        started: flight.started,
-        duration: report.duration,
-        address: report.address,
-        status: report.status,
-        error_class: class,
-        error: report.error,
-        excerpt: report.excerpt,
-        truncated: report.truncated,
-        next_due: None,
-        kind: flight.event.kind.as_ref().to_owned(),
-        event_created: flight.event.created,
-        delivered: false,
-    }
 }

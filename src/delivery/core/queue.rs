@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::super::lane::LaneId;
+use super::super::flight::LaneId;
 use super::super::permits::{NoRoom, Permit, Standing};
 use super::{Core, RECORD_AFTER, TAIL_INTERVAL};
 use crate::domain::time::Timestamp;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use super::super::lane::{Lane, LaneId, Replaying};
+use super::super::flight::{LaneId, Replaying};
+use super::super::lane::Lane;
 use super::Core;
 use crate::domain::cursor::Position;
 use crate::domain::event::EventId;
