@@ -103,6 +103,41 @@ const CALLS: &[(&str, &str, For, &str, &str, u16)] = &[
         r#"{"reason":"a"}"#,
         404,
     ),
+    ("GET /api/v1/replays", "deliveries:read", For::Company, "/api/v1/replays", "", 200),
+    ("GET /api/v1/replays/{id}", "deliveries:read", For::Company, "/api/v1/replays/9", "", 404),
+    ("POST /api/v1/replays/{id}/cancel", "deliveries:replay", For::Company, "/api/v1/replays/9/cancel", "", 404),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/rotate-secret",
+        "subscriptions:write",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/9/rotate-secret",
+        "{}",
+        404,
+    ),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/replay",
+        "deliveries:replay",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/9/replay",
+        "{}",
+        404,
+    ),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/retry",
+        "deliveries:replay",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/9/retry",
+        "{}",
+        404,
+    ),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/discard",
+        "deliveries:replay",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/9/discard",
+        "{}",
+        404,
+    ),
     ("POST /api/v1/admin/companies", "admin", For::System, "/api/v1/admin/companies", r#"{"slug":"fresh"}"#, 201),
     ("GET /api/v1/admin/companies", "admin", For::Both, "/api/v1/admin/companies", "", 200),
     ("POST /api/v1/admin/keys", "admin", For::Both, "/api/v1/admin/keys", r#"{"scopes":["admin"]}"#, 201),
@@ -145,6 +180,14 @@ const CALLS: &[(&str, &str, For, &str, &str, u16)] = &[
         404,
     ),
     ("GET /api/v1/admin/config", "admin", For::System, "/api/v1/admin/config", "", 200),
+    (
+        "GET /api/public/v2/notifications/{notificationId}/{plural}/{referenceId}",
+        "events:read",
+        For::Company,
+        "/api/public/v2/notifications/00000000-0000-8000-8000-000000000000/contracts/b",
+        "",
+        404,
+    ),
     ("GET /api/v1/admin/audit", "admin", For::System, "/api/v1/admin/audit", "", 200),
     ("GET /api/v1/admin/status", "admin", For::System, "/api/v1/admin/status", "", 200),
     ("POST /api/v1/admin/verify", "admin", For::Local, "/api/v1/admin/verify", "", 200),
@@ -185,6 +228,16 @@ fn closed() -> TestDaemon {
     TestDaemon::with(|config| config.telemetry.metrics_open = false)
 }
 
+/// The code of an open call's refusal; the token paths speak RFC 6749, which has none.
+fn code_of(call: &str) -> &'static str {
+    if call.contains("/consent/") { "not_found" } else { "" }
+}
+
+/// Notifications answer with a list of errors, without codes.
+fn as_told<'a>(call: &str, (status, code): (u16, &'a str)) -> (u16, &'a str) {
+    if call.contains("/api/public/") { (status, "") } else { (status, code) }
+}
+
 #[test]
 fn the_matrix_has_every_route() {
     let table = include_str!("../../src/http/routes.rs");
@@ -212,12 +265,12 @@ fn each_scope_of_a_company_opens_its_calls_and_no_others() {
                 For::Local => (403, "only_local"),
                 _ if !has_scope => (403, "insufficient_scope"),
                 For::System => (403, "needs_system_key"),
-                For::Open if status >= 400 => (status, ""),
+                For::Open if status >= 400 => (status, code_of(call)),
                 _ if status >= 400 => (status, "not_found"),
                 _ => (status, ""),
             };
             let told = if answer.status >= 400 { code(&answer) } else { String::new() };
-            assert_eq!((answer.status, told.as_str()), expected, "{call} with {scope}");
+            assert_eq!((answer.status, told.as_str()), as_told(call, expected), "{call} with {scope}");
         }
     }
 }
@@ -236,12 +289,12 @@ fn a_system_key_administers_and_does_nothing_else() {
                 For::Local => (403, "only_local"),
                 _ if !has_scope => (403, "insufficient_scope"),
                 For::Company => (403, "system_key"),
-                For::Open if status >= 400 => (status, ""),
+                For::Open if status >= 400 => (status, code_of(call)),
                 _ if status >= 400 => (status, "not_found"),
                 _ => (status, ""),
             };
             let told = if answer.status >= 400 { code(&answer) } else { String::new() };
-            assert_eq!((answer.status, told.as_str()), expected, "{call}");
+            assert_eq!((answer.status, told.as_str()), as_told(call, expected), "{call}");
         }
     }
 }

@@ -447,7 +447,7 @@ fn the_log_of_deliveries_is_filtered_and_paged_newest_first() {
     ] {
         assert_eq!(acme.get(&format!("{list}{query}")).expect(400).json()["code"], code, "{query}");
     }
-    for wrong in ["1", "1-", "1-x", "1-2-3", "-1", "1-1-r1"] {
+    for wrong in ["1", "1-", "1-x", "1-2-3", "-1", "1-1-r0", "1-1-r"] {
         assert_eq!(acme.get(&format!("/api/v1/deliveries/{wrong}")).expect(400).json()["code"], "invalid_id", "{wrong}");
     }
 }
