@@ -6,6 +6,7 @@
 mod batch;
 mod companies;
 mod config;
+mod cursors;
 mod deliveries;
 mod demo;
 mod events;
@@ -75,6 +76,9 @@ enum Command {
     /// Publish and read events
     #[command(subcommand)]
     Event(events::Command),
+    /// Keep the cursors of readers under a name, and see how far behind they are
+    #[command(subcommand)]
+    Cursor(cursors::Command),
     /// Create subscriptions, and see and change how their webhooks go
     #[command(subcommand)]
     Subscription(subscriptions::Command),
@@ -138,6 +142,7 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
         Command::Company(command) => command.run(&connection, format).await,
         Command::Key(command) => command.run(&connection, format).await,
         Command::Event(command) => command.run(&connection, format).await,
+        Command::Cursor(command) => command.run(&connection, format).await,
         Command::Subscription(command) => command.run(&connection, format).await,
         Command::Delivery(command) => command.run(&connection, format).await,
         Command::Trigger(trigger) => trigger.run(&connection, format).await,

@@ -7,12 +7,13 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use crate::domain::scope::Scope;
+use crate::service::consumers::SetCursorError;
 use crate::service::cursors::CursorError;
 use crate::service::deliveries::{DeliveriesError, DeliveryError};
 use crate::service::events::{PageError, PublishError, SampleError};
 use crate::service::keys::{AuthenticateError, CreateKeyError};
 use crate::service::subscriptions::{TestError, WishError};
-use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, ReadError, SubscriptionError};
+use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, NamedCursorError, ReadError, SubscriptionError};
 use crate::webhook::TargetError;
 use crate::wire::events::ItemError;
 use crate::wire::problem::{self, Problem, ProblemError};
@@ -57,6 +58,10 @@ impl Fault {
     /// The same answer for what is unknown, expired and somebody else's.
     pub fn no_such_event() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is no such event")
+    }
+
+    pub fn no_such_cursor(name: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no cursor `{name}`"))
     }
 
     pub fn no_such_path() -> Self {
@@ -233,6 +238,26 @@ impl From<CursorError> for Fault {
             CursorError::Malformed => Self::bad_request("invalid_cursor", detail),
             CursorError::Mismatch(what) => Self::bad_request("cursor_mismatch", detail).with("mismatch", what),
             CursorError::Restored => Self::new(StatusCode::GONE, "cursor_expired", detail).with("reason", "restored"),
+        }
+    }
+}
+
+impl From<NamedCursorError> for Fault {
+    fn from(error: NamedCursorError) -> Self {
+        match error {
+            NamedCursorError::TooMany => Self::new(StatusCode::CONFLICT, "too_many_cursors", error.to_string()),
+            NamedCursorError::Busy(busy) => busy.into(),
+        }
+    }
+}
+
+impl From<SetCursorError> for Fault {
+    fn from(error: SetCursorError) -> Self {
+        let at = |pointer: &str, fault: Self| Self { pointer: Some(pointer.to_owned()), ..fault };
+        match error {
+            SetCursorError::Cursor(error) => at("/cursor", error.into()),
+            SetCursorError::Types(error) => at("/types", Self::bad_request("invalid_member", error.to_string())),
+            SetCursorError::Store(error) => error.into(),
         }
     }
 }

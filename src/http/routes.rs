@@ -10,7 +10,7 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::api::{companies, deliveries, events, keys, publish, subscriptions, system};
+use super::api::{companies, cursors, deliveries, events, keys, publish, subscriptions, system};
 use super::call::Call;
 use super::fault::Fault;
 use super::gate::{Access, OpenCall, Route, guarded, open};
@@ -85,6 +85,10 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("POST /api/v1/events", Access::Key(EventsWrite, Write), publish::one)
         .guarded("POST /api/v1/events/test", Access::Key(Admin, Write), publish::test)
         .guarded("POST /api/v1/events/batch", Access::Key(EventsWrite, Write), publish::batch)
+        .guarded("GET /api/v1/cursors", Access::Key(EventsRead, Read), cursors::list)
+        .guarded("GET /api/v1/cursors/{name}", Access::Key(EventsRead, Read), cursors::get)
+        .guarded("PUT /api/v1/cursors/{name}", Access::Key(EventsRead, Write), cursors::set)
+        .guarded("DELETE /api/v1/cursors/{name}", Access::Key(EventsRead, Write), cursors::delete)
         .guarded("POST /api/v1/webhooks/subscriptions", Access::Key(SubscriptionsWrite, Write), subscriptions::create)
         .guarded("GET /api/v1/webhooks/subscriptions", Access::Key(SubscriptionsRead, Read), subscriptions::list)
         .guarded("GET /api/v1/webhooks/subscriptions/{id}", Access::Key(SubscriptionsRead, Read), subscriptions::get)

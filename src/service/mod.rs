@@ -3,6 +3,7 @@
 //! Nobody here knows a status code or a header; time is read from the clock that was handed in.
 
 pub mod companies;
+pub mod consumers;
 pub mod cursors;
 pub mod deliveries;
 pub mod events;
@@ -18,6 +19,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use self::companies::CompanyService;
+use self::consumers::ConsumerService;
 use self::deliveries::DeliveryService;
 use self::events::EventService;
 use self::keys::KeyService;
@@ -54,6 +56,8 @@ pub struct Parts {
     pub foundations: Foundations,
     /// Publishing and reading events.
     pub events: EventService,
+    /// Cursors that readers keep here.
+    pub consumers: ConsumerService,
     /// Tenants.
     pub companies: CompanyService,
     /// API keys.
@@ -76,12 +80,13 @@ impl Services {
     pub fn new(foundations: Foundations) -> Result<Self, getrandom::Error> {
         let store = &foundations.store;
         let events = EventService::new(store.clone(), Arc::clone(&foundations.catalog), Arc::clone(&foundations.clock));
+        let consumers = ConsumerService::new(store.clone());
         let companies = CompanyService::new(store.clone());
         let environment = foundations.config.load().environment;
         let keys = KeyService::new(store.clone(), environment)?;
         let subscriptions = Arc::new(SubscriptionService::new(store.clone(), Arc::clone(&foundations.config), foundations.engine.clone()));
         let deliveries = DeliveryService::new(store.clone(), Arc::clone(&subscriptions));
-        Ok(Self(Arc::new(Parts { events, companies, keys, subscriptions, deliveries, foundations })))
+        Ok(Self(Arc::new(Parts { events, consumers, companies, keys, subscriptions, deliveries, foundations })))
     }
 }
 

@@ -9,10 +9,12 @@ mod audit;
 mod bloom;
 mod chunk;
 mod companies;
+mod cursors;
 mod deliveries;
 mod delivery_views;
 pub mod disk;
 pub mod faults;
+mod follow;
 mod keys;
 mod ledger;
 mod live;
@@ -50,10 +52,12 @@ pub use self::attempts::AttemptRow;
 pub use self::audit::AuditRow;
 pub use self::chunk::ChunkError;
 pub use self::companies::{Companies, CompanyError};
+pub use self::cursors::{CURSORS_MAX, NamedCursor, NamedCursorError};
 pub use self::deliveries::{
     CloseState, ClosedRow, DeadReason, DeadRow, DeliveryRow, DeliveryState, ExpiredRange, Outcomes, PositionRow, RetryRow,
 };
 pub use self::delivery_views::{DeliveriesPage, DeliveriesQuery, DeliveryStateName, DeliveryView};
+pub use self::follow::{Followed, Lost};
 pub use self::keys::{KeyError, Keys};
 pub use self::ledger::LedgerBusy;
 pub use self::open::{OpenError, StoreThreads};

@@ -1,6 +1,7 @@
 //! JSON that enters and leaves the process, and nothing else of it.
 
 pub mod admin;
+pub mod cursors;
 pub mod deliveries;
 pub mod events;
 mod json;

@@ -6,9 +6,12 @@
 mod support;
 
 mod access;
+mod bridge;
 mod clock;
+mod cloudevents;
 mod command_line;
 mod connections;
+mod cursors;
 mod damage;
 mod day;
 mod dedupe;
@@ -23,5 +26,6 @@ mod publish;
 mod rates;
 mod refusals;
 mod retention;
+mod streams;
 mod subscriptions;
 mod webhooks;

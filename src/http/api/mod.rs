@@ -1,6 +1,7 @@
 //! The native API: Events API and administration.
 
 pub(super) mod companies;
+pub(super) mod cursors;
 pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod keys;
