@@ -20,10 +20,11 @@ pub enum Group {
     Backlog,
     Idle,
     Sick,
+    Stream,
 }
 
 impl Group {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Limits,
         Self::Page,
         Self::Get,
@@ -37,6 +38,7 @@ impl Group {
         Self::Backlog,
         Self::Idle,
         Self::Sick,
+        Self::Stream,
     ];
 
     pub fn name(self) -> &'static str {
@@ -54,6 +56,7 @@ impl Group {
             Self::Backlog => "backlog",
             Self::Idle => "idle",
             Self::Sick => "sick",
+            Self::Stream => "stream",
         }
     }
 }
@@ -69,6 +72,8 @@ pub struct Settings {
     pub deliveries: u64,
     /// Idle subscriptions, where there are many.
     pub subscriptions: u64,
+    /// Open streams, where there are many.
+    pub streams: usize,
     /// How often each contestant runs; figures are medians.
     pub rounds: usize,
     /// Length of one round of one contestant.
@@ -76,11 +81,12 @@ pub struct Settings {
 }
 
 pub const USAGE: &str = "usage: cargo bench [-- GROUP...]
-groups: page get filtered publish open seal disk deliver fanout backlog idle sick (default: these); limits (the limits alone)
+groups: page get filtered publish open seal disk deliver fanout backlog idle sick stream (default: these); limits (the limits alone)
 environment: LUTINE_BENCH_EVENTS (300000) events in the large store; the small one has a tenth
              LUTINE_BENCH_DAY_EVENTS (60000) events of the day's mixture
              LUTINE_BENCH_DELIVERIES (20000) webhooks of one round
              LUTINE_BENCH_SUBSCRIPTIONS (10000) idle subscriptions; 100000 take about 20 s to make
+             LUTINE_BENCH_STREAMS (10000) open streams; each is an open file here and there
              LUTINE_BENCH_ROUNDS (5) and LUTINE_BENCH_SECONDS (1.2) rounds of each contestant and their length";
 
 impl Settings {
@@ -103,14 +109,15 @@ impl Settings {
             day_events: variable("LUTINE_BENCH_DAY_EVENTS", 60_000)?,
             deliveries: variable("LUTINE_BENCH_DELIVERIES", 20_000)?,
             subscriptions: variable("LUTINE_BENCH_SUBSCRIPTIONS", 10_000)?,
+            streams: variable("LUTINE_BENCH_STREAMS", 10_000)?,
             rounds: variable("LUTINE_BENCH_ROUNDS", 5)?,
             round: Duration::try_from_secs_f64(variable("LUTINE_BENCH_SECONDS", 1.2)?).map_err(|error| error.to_string())?,
         };
         if settings.events < 100_000 || settings.day_events < 1_000 || settings.rounds == 0 {
             return Err("at least 100000 events, 1000 events of the day and 1 round are needed".to_owned());
         }
-        if settings.deliveries < 2_000 || settings.subscriptions == 0 {
-            return Err("at least 2000 deliveries and 1 subscription are needed".to_owned());
+        if settings.deliveries < 2_000 || settings.subscriptions == 0 || settings.streams == 0 {
+            return Err("at least 2000 deliveries, 1 subscription and 1 stream are needed".to_owned());
         }
         Ok(settings)
     }

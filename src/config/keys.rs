@@ -42,7 +42,7 @@ pub(super) const ENVIRONMENTS: [&str; 3] = ["production", "staging", "developmen
 const YEAR_SECONDS: i64 = 31_536_000;
 
 /// All keys, in the order of `config.toml`.
-pub(super) const KEYS: [Key; 34] = [
+pub(super) const KEYS: [Key; 37] = [
     same("environment", Shape::Word(&ENVIRONMENTS), "\"production\""),
     Key { path: "data_dir", shape: Shape::Text, defaults: ["\"/var/lib/lutine\"", "\"/var/lib/lutine\"", "\"./data\""] },
     same("public_url", Shape::BaseUrl, "\"\""),
@@ -63,6 +63,9 @@ pub(super) const KEYS: [Key; 34] = [
     same("limits.batch_events_max", Shape::Whole(1, 10_000), "1000"),
     same("limits.queue_events_max", Shape::Whole(1, 1_000_000), "16384"),
     same("limits.queue_bytes_max", Shape::Whole(65_536, 1_073_741_824), "67108864"),
+    same("streams.open_max", Shape::Whole(0, 1_000_000), "12000"),
+    same("streams.comment_seconds", Shape::Whole(1, 3600), "15"),
+    same("streams.stalled_seconds_max", Shape::Whole(1, 30), "20"),
     Key { path: "rate_limits.read_per_minute", shape: Shape::Whole(0, 4_000_000_000), defaults: ["6000", "6000", "0"] },
     Key { path: "rate_limits.write_per_minute", shape: Shape::Whole(0, 4_000_000_000), defaults: ["60000", "60000", "0"] },
     Key { path: "rate_limits.admin_per_minute", shape: Shape::Whole(0, 4_000_000_000), defaults: ["600", "600", "0"] },

@@ -238,7 +238,12 @@ async fn serve(
     let local = local.and_then(|listener| UnixListener::from_std(listener).ok());
     match local {
         Some(local) => {
-            tokio::join!(connections.accept_network(network), connections.accept_local(local), keep_retention(services, engine));
+            tokio::join!(
+                connections.accept_network(network),
+                connections.accept_local(local),
+                keep_retention(services, engine),
+                services.streams.run(&services.shutdown)
+            );
         }
         None => connections.accept_network(network).await,
     }

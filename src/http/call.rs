@@ -102,6 +102,11 @@ impl Call {
         }
     }
 
+    /// What the connection has put into the request.
+    pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.head.extensions.get()
+    }
+
     pub fn query(&self, allowed: &[&str]) -> Result<Query<'_>, Fault> {
         Query::read(self.head.uri.query(), allowed)
     }

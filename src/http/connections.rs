@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 use tracing::{debug, warn};
 
+use super::api::streams;
 use super::gate::Caller;
 use super::routes::router;
 use super::timed::{Activity, PhaseLimits, TimedStream};
@@ -217,6 +218,9 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.activity.begin();
         request.extensions_mut().insert(self.caller);
+        if request.uri().path() == streams::PATH {
+            request.extensions_mut().insert(Arc::clone(&self.activity));
+        }
         Answering { route: self.router.clone().call(request), activity: Arc::clone(&self.activity) }
     }
 }

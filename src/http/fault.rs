@@ -12,6 +12,7 @@ use crate::service::cursors::CursorError;
 use crate::service::deliveries::{DeliveriesError, DeliveryError};
 use crate::service::events::{PageError, PublishError, SampleError};
 use crate::service::keys::{AuthenticateError, CreateKeyError};
+use crate::service::streams::OpenStreamError;
 use crate::service::subscriptions::{TestError, WishError};
 use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, NamedCursorError, ReadError, SubscriptionError};
 use crate::webhook::TargetError;
@@ -103,6 +104,10 @@ impl Fault {
 
     pub fn only_local() -> Self {
         Self::new(StatusCode::FORBIDDEN, "only_local", "this call is answered on the daemon's local socket only")
+    }
+
+    pub fn needs_connection() -> Self {
+        Self::bad_request("needs_connection", "a stream needs a connection to the daemon")
     }
 
     pub fn names_no_company() -> Self {
@@ -272,6 +277,16 @@ impl From<PageError> for Fault {
                 .with("reason", "retention")
                 .with("oldestCursor", oldest)
                 .with("lostSeconds", json!((lost.as_secs_f64() * 1e3).round() / 1e3)),
+        }
+    }
+}
+
+impl From<OpenStreamError> for Fault {
+    fn from(error: OpenStreamError) -> Self {
+        let detail = error.to_string();
+        match error {
+            OpenStreamError::TooMany => Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).after(10),
+            OpenStreamError::Page(error) => error.into(),
         }
     }
 }

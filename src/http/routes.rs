@@ -10,7 +10,7 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::api::{companies, cursors, deliveries, events, keys, publish, subscriptions, system};
+use super::api::{companies, cursors, deliveries, events, keys, publish, streams, subscriptions, system};
 use super::call::Call;
 use super::fault::Fault;
 use super::gate::{Access, OpenCall, Route, guarded, open};
@@ -79,6 +79,7 @@ pub(super) fn router(services: &Services) -> Router {
     let table = Table { services: services.clone(), router: Router::new() };
     table
         .guarded("GET /api/v1/events", Access::Key(EventsRead, Read), events::list)
+        .guarded("GET /api/v1/events/stream", Access::Key(EventsRead, Read), streams::open)
         .guarded("GET /api/v1/events/{id}", Access::Key(EventsRead, Read), events::get)
         .guarded("GET /api/v1/events/sample", Access::Key(EventsRead, Read), events::sample)
         .guarded("GET /api/v1/events/types", Access::Key(EventsRead, Read), events::types)

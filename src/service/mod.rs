@@ -10,6 +10,7 @@ pub mod events;
 pub mod key_text;
 pub mod keys;
 pub mod rates;
+pub mod streams;
 pub mod subscriptions;
 
 use std::ops::Deref;
@@ -23,6 +24,7 @@ use self::consumers::ConsumerService;
 use self::deliveries::DeliveryService;
 use self::events::EventService;
 use self::keys::KeyService;
+use self::streams::StreamService;
 use self::subscriptions::{Deliverer, SubscriptionService};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -56,6 +58,8 @@ pub struct Parts {
     pub foundations: Foundations,
     /// Publishing and reading events.
     pub events: EventService,
+    /// Followers of the log.
+    pub streams: StreamService,
     /// Cursors that readers keep here.
     pub consumers: ConsumerService,
     /// Tenants.
@@ -80,13 +84,14 @@ impl Services {
     pub fn new(foundations: Foundations) -> Result<Self, getrandom::Error> {
         let store = &foundations.store;
         let events = EventService::new(store.clone(), Arc::clone(&foundations.catalog), Arc::clone(&foundations.clock));
+        let streams = StreamService::new(store.clone(), Arc::clone(&foundations.clock), Arc::clone(&foundations.metrics.streams));
         let consumers = ConsumerService::new(store.clone());
         let companies = CompanyService::new(store.clone());
         let environment = foundations.config.load().environment;
         let keys = KeyService::new(store.clone(), environment)?;
         let subscriptions = Arc::new(SubscriptionService::new(store.clone(), Arc::clone(&foundations.config), foundations.engine.clone()));
         let deliveries = DeliveryService::new(store.clone(), Arc::clone(&subscriptions));
-        Ok(Self(Arc::new(Parts { events, consumers, companies, keys, subscriptions, deliveries, foundations })))
+        Ok(Self(Arc::new(Parts { events, streams, consumers, companies, keys, subscriptions, deliveries, foundations })))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod delivery;
 mod store;
+mod streams;
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 pub use self::delivery::DeliveryMetrics;
 pub use self::store::StoreMetrics;
+pub use self::streams::{StreamEnd, StreamMetrics};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -119,6 +121,8 @@ pub struct Metrics {
     pub store: Arc<StoreMetrics>,
     /// What the delivery engine counts.
     pub delivery: Arc<DeliveryMetrics>,
+    /// What is counted of streams.
+    pub streams: Arc<StreamMetrics>,
 }
 
 impl Default for Metrics {
@@ -163,7 +167,8 @@ impl Metrics {
         let store = Arc::new(StoreMetrics::default());
         store.register(&mut registry);
         let delivery = Arc::new(DeliveryMetrics::new(&mut registry));
-        Self { registry, requests, in_flight, connections, published, refused, store, delivery }
+        let streams = Arc::new(StreamMetrics::new(&mut registry));
+        Self { registry, requests, in_flight, connections, published, refused, store, delivery, streams }
     }
 
     /// The counters of one route, such as `GET /api/v1/events`.

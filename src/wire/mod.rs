@@ -10,4 +10,5 @@ mod overrides;
 pub mod problem;
 pub mod publish;
 mod receiver_auth;
+pub mod sse;
 pub mod subscriptions;

@@ -112,7 +112,7 @@ fn read_request(call: &Call) -> Result<(PageRequest, Option<Duration>), Fault> {
     Ok((request, wait.filter(|seconds| *seconds > 0).map(Duration::from_secs)))
 }
 
-fn parse_origin(text: &str) -> Result<Origin, String> {
+pub(super) fn parse_origin(text: &str) -> Result<Origin, String> {
     match text {
         "oldest" => Ok(Origin::Oldest),
         "latest" => Ok(Origin::Latest),

@@ -6,5 +6,6 @@ pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod keys;
 pub(super) mod publish;
+pub(super) mod streams;
 pub(super) mod subscriptions;
 pub(super) mod system;
