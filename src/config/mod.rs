@@ -137,9 +137,9 @@ pub struct Streams {
     /// Open ones.
     pub open_max: usize,
     /// Seconds between two comments to a client that waits.
-    pub comment_seconds: u64,
+    pub comment_seconds: u32,
     /// Seconds that a client may take over what it was sent last.
-    pub stalled_seconds_max: u64,
+    pub stalled_seconds_max: u32,
 }
 
 /// `[rate_limits]`: calls of one key in a minute; 0 = unlimited.

@@ -5,7 +5,7 @@
 //! reads the store itself, a little at a time, as its client takes it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -39,7 +39,9 @@ const OWN_BYTES_MAX: usize = 16 * 1024;
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The rest after a commit, so that a busy log does not keep the task looking.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How often the keys of streams are looked at.
+/// Groups that are fed before others of the same thread have their turn.
+const GROUPS_AT_ONCE: usize = 16;
+/// How often streams are looked at: whether their key is over, and whether they are to be woken.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a stream was not opened.
@@ -119,6 +121,8 @@ struct GroupState {
 struct Seat {
     principal: Principal,
     waker: Mutex<Option<Waker>>,
+    /// When it is to be woken whatever happens, in milliseconds after the start of the service.
+    due_ms: AtomicU64,
     /// See [`Seat::end`].
     ended: AtomicU8,
 }
@@ -186,6 +190,7 @@ struct Shared {
     sealer: CursorSealer,
     metrics: Arc<StreamMetrics>,
     state: Mutex<State>,
+    started: Instant,
     /// Told when the first stream is opened.
     first: Notify,
 }
@@ -217,13 +222,20 @@ impl Shared {
         lock(&self.state).groups.values().flat_map(HashMap::values).cloned().collect()
     }
 
-    /// Ends the streams whose key is over.
-    fn look_at_keys(&self) {
-        let (keys, now) = (self.store.keys(), self.clock.now());
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Ends the streams whose key is over, and wakes those that are due.
+    fn look(&self) {
+        let (keys, now, millis) = (self.store.keys(), self.clock.now(), self.millis(Instant::now()));
         for group in self.groups() {
             for seat in lock(&group.state).seats.values() {
                 if is_over(&seat.principal, &keys, now) {
                     seat.end(KEY_OVER);
+                } else if seat.due_ms.load(Ordering::Relaxed) <= millis {
+                    seat.due_ms.store(u64::MAX, Ordering::Relaxed);
+                    seat.wake();
                 }
             }
         }
@@ -266,7 +278,7 @@ fn is_over(principal: &Principal, keys: &Keys, now: Timestamp) -> bool {
 impl StreamService {
     pub(super) fn new(store: Store, clock: Arc<dyn Clock>, metrics: Arc<StreamMetrics>) -> Self {
         let sealer = CursorSealer::new(store.cursor_key(), store.epoch());
-        Self(Arc::new(Shared { store, clock, sealer, metrics, state: Mutex::default(), first: Notify::new() }))
+        Self(Arc::new(Shared { store, clock, sealer, metrics, state: Mutex::default(), started: Instant::now(), first: Notify::new() }))
     }
 
     /// Opens a stream when fewer than `open_max` are open.
@@ -293,11 +305,14 @@ impl StreamService {
             filter_hash,
             state: Mutex::new(GroupState { kept: VecDeque::new(), floor: position, head: position, seats: HashMap::new() }),
         };
-        if let Some(lost) = shared.store.lost_behind(company, position).map_err(PageError::from)? {
+        // Whoever brings no cursor has lost nothing, even if the oldest event has expired since.
+        let lost =
+            if matches!(start, Start::After(_)) { shared.store.lost_behind(company, position).map_err(PageError::from)? } else { None };
+        if let Some(lost) = lost {
             let oldest = shared.seal(&fresh, lost.oldest);
             return Err(PageError::Expired { oldest, lost: lost.span }.into());
         }
-        let seat = Arc::new(Seat { principal, waker: Mutex::default(), ended: AtomicU8::new(OPEN) });
+        let seat = Arc::new(Seat { principal, waker: Mutex::default(), due_ms: AtomicU64::new(u64::MAX), ended: AtomicU8::new(OPEN) });
         let mut state = lock(&shared.state);
         if state.open >= open_max {
             shared.metrics.refuse();
@@ -344,7 +359,7 @@ impl StreamService {
                 biased;
                 () = stop.cancelled() => break,
                 () = shared.first.notified(), if is_idle => {}
-                _ = look.tick(), if !is_idle => shared.look_at_keys(),
+                _ = look.tick(), if !is_idle => shared.look(),
                 changed = tail.changed(), if !is_idle => {
                     if changed.is_err() {
                         break;
@@ -387,8 +402,11 @@ impl Feeder<'_> {
                     behind.extend(of_company.into_iter().flat_map(HashMap::values).filter(wants).cloned());
                 }
             }
-            for group in behind {
-                self.feed(&group).await;
+            for (number, group) in behind.iter().enumerate() {
+                self.feed(group).await;
+                if number % GROUPS_AT_ONCE == GROUPS_AT_ONCE - 1 {
+                    yield_now().await;
+                }
             }
             let mut state = lock(&self.shared.state);
             state.reached = state.reached.max(after.reached);
@@ -476,6 +494,16 @@ impl Stream {
         sse::comment(&mut out, "open");
         sse::position(&mut out, &self.shared.seal(&self.group, self.position));
         out.into()
+    }
+
+    /// Whether `deadline` has come; if not, the task that asks for what comes next is woken within a second after it.
+    #[must_use]
+    pub fn is_due(&self, deadline: Instant) -> bool {
+        if Instant::now() >= deadline {
+            return true;
+        }
+        self.seat.due_ms.store(self.shared.millis(deadline), Ordering::Relaxed);
+        false
     }
 
     /// Whether the stream is to end, whatever is left of it; if not, the task is woken when it is.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::outgoing::{Gatherer, LogBatch};
 use super::page::{PageQuery, Start, position_of};
-use super::segment::Segment;
+use super::segment::{Segment, SegmentList};
 use super::{Inner, ReadError, StorageFault, Store};
 use crate::domain::company::CompanyId;
 use crate::domain::cursor::{Direction, Position};
@@ -31,19 +31,26 @@ pub enum Followed {
 }
 
 impl Inner {
-    fn lost_behind(&self, company: CompanyId, position: Position) -> Result<Option<Lost>, StorageFault> {
-        let cutoff = self.cutoff();
-        let lost_until = self.lost_above(&self.segments.load_full(), company, position, cutoff)?;
+    fn lost_behind(
+        &self,
+        list: &SegmentList,
+        company: CompanyId,
+        position: Position,
+        cutoff: Timestamp,
+    ) -> Result<Option<Lost>, StorageFault> {
+        let lost_until = self.lost_above(list, company, position, cutoff)?;
         Ok(lost_until.map(|until| Lost { oldest: self.oldest_of(company, cutoff), span: until.since(position.created) }))
     }
 
     fn follow(&self, query: &PageQuery<'_>, position: Position, bytes_max: usize) -> Result<Followed, StorageFault> {
-        if let Some(lost) = self.lost_behind(query.company, position)? {
+        // One moment for both: what expires or goes after the look at what is lost must not be passed over in silence.
+        let (list, cutoff) = (self.segments.load_full(), self.cutoff());
+        if let Some(lost) = self.lost_behind(&list, query.company, position, cutoff)? {
             return Ok(Followed::Lost(lost));
         }
         let tail = *self.tail.borrow();
-        let mut batch = Gatherer::new(query, position, self.cutoff()).within(bytes_max);
-        self.walk_up(&self.segments.load_full(), query, &mut batch)?;
+        let mut batch = Gatherer::new(query, position, cutoff).within(bytes_max);
+        self.walk_up(&list, query, &mut batch)?;
         Ok(Followed::Batch(batch.into_batch(tail)))
     }
 
@@ -85,7 +92,8 @@ impl Store {
     /// # Errors
     /// When the bytes on disk are damaged or cannot be read.
     pub fn lost_behind(&self, company: CompanyId, position: Position) -> Result<Option<Lost>, ReadError> {
-        Ok(self.inner.lost_behind(company, position)?)
+        let inner = &self.inner;
+        Ok(inner.lost_behind(&inner.segments.load_full(), company, position, inner.cutoff())?)
     }
 
     /// The company's matching events above `position`, ascending, at most `limit`, and no more once they have `bytes_max`

@@ -26,7 +26,7 @@ fn a_stream_brings_events_as_they_come() {
     let daemon = TestDaemon::start();
     let mut acme = daemon.acme();
     acme.publish(r#"{"type":"before"}"#);
-    let mut stream = open(&daemon, &acme.key().to_owned(), "");
+    let mut stream = open(&daemon, acme.key(), "");
     for line in ["content-type: text/event-stream\r\n", "cache-control: no-store\r\n", "x-request-id: ", "x-ratelimit-limit: "] {
         assert!(stream.head.contains(line), "{line} is not in {}", stream.head);
     }
@@ -188,7 +188,7 @@ fn what_cannot_be_streamed_is_refused_before_it_begins() {
     let refused = acme.send(&Request::get(STREAM).header("Last-Event-ID", "nothing")).expect(400);
     assert_eq!(refused.json()["code"], "invalid_cursor");
     daemon.client(&daemon.key("acme", &["events:write"])).get(STREAM).expect(403);
-    let stream = open(&daemon, &acme.key().to_owned(), "");
+    let stream = open(&daemon, acme.key(), "");
     let refused = acme.get(STREAM).expect(503);
     assert_eq!(refused.header("retry-after"), Some("10"));
     let detail = "as many streams are open as may be";
@@ -196,7 +196,7 @@ fn what_cannot_be_streamed_is_refused_before_it_begins() {
     assert_eq!(daemon.metric("lutine_streams_refused_total"), 1);
     drop(stream);
     wait_until("the end of the stream", || daemon.metric("lutine_streams_open") == 0);
-    open(&daemon, &acme.key().to_owned(), "").opening();
+    open(&daemon, acme.key(), "").opening();
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn the_opening_counts_as_a_call_and_the_events_do_not() {
 fn a_waiting_stream_gets_comments_and_its_position_does_not_grow_old() {
     let daemon = TestDaemon::with(|config| config.streams.comment_seconds = 1);
     let mut acme = daemon.acme();
-    let mut stream = open(&daemon, &acme.key().to_owned(), "?types=claim.*");
+    let mut stream = open(&daemon, acme.key(), "?types=claim.*");
     let opening = stream.opening();
     let comment = Block { comment: Some("waiting".to_owned()), ..Block::default() };
     assert_eq!(stream.next(), Some(comment.clone()));
@@ -283,7 +283,7 @@ fn streams_end_in_order_when_the_daemon_stops() {
 fn a_client_that_takes_nothing_is_cut_off_and_told_so() {
     let daemon = TestDaemon::with(|config| config.streams.stalled_seconds_max = 1);
     let mut acme = daemon.acme();
-    let mut stream = open(&daemon, &acme.key().to_owned(), "");
+    let mut stream = open(&daemon, acme.key(), "");
     let payload = "1".repeat(250_000);
     wait_until("the end of a slow stream", || {
         acme.publish_patiently(&json!({"type": "a", "payload": payload}).to_string());

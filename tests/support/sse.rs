@@ -106,9 +106,8 @@ impl EventStream {
 
     fn take_block(&mut self) -> Option<Block> {
         let end = self.text.find("\n\n")?;
-        let block = Block::read(&self.text[..=end]);
-        self.text.drain(..end + 2);
-        Some(block)
+        let block: String = self.text.drain(..end + 2).collect();
+        Some(Block::read(block.trim_end()))
     }
 
     /// The next block; none when the stream has ended in order.

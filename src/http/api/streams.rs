@@ -11,9 +11,10 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::events::parse_origin;
+use crate::config::Streams;
 use crate::domain::filter::TypeFilter;
 use crate::http::call::Call;
 use crate::http::fault::Fault;
@@ -44,13 +45,7 @@ pub(in crate::http) async fn open(call: Call) -> Result<Response, Fault> {
     let request = StreamRequest { company, filter: filter.unwrap_or_default(), cursor, from };
     let config = call.services.config.load();
     let stream = call.services.streams.open(request, call.principal.clone(), config.streams.open_max)?;
-    let body = StreamBody::new(
-        stream,
-        activity,
-        Duration::from_secs(config.streams.comment_seconds),
-        Duration::from_secs(config.streams.stalled_seconds_max),
-    );
-    let mut response = Response::new(Body::new(body));
+    let mut response = Response::new(Body::new(StreamBody::new(stream, activity, &config.streams)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(sse::CONTENT_TYPE));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -71,28 +66,24 @@ struct UnderWay {
 struct StreamBody {
     stream: Stream,
     activity: Arc<Activity>,
-    opening: Option<Bytes>,
     under_way: Option<UnderWay>,
-    comment_every: Duration,
-    stalled_max: Duration,
     next_comment: Instant,
-    /// Wakes the task for the next comment, or when a slow client is out of time.
-    alarm: Pin<Box<Sleep>>,
+    comment_seconds: u32,
+    stalled_seconds_max: u32,
+    has_begun: bool,
     has_ended: bool,
 }
 
 impl StreamBody {
-    fn new(stream: Stream, activity: Arc<Activity>, comment_every: Duration, stalled_max: Duration) -> Self {
-        let next_comment = Instant::now() + comment_every;
+    fn new(stream: Stream, activity: Arc<Activity>, settings: &Streams) -> Self {
         Self {
-            opening: Some(stream.opening()),
             stream,
             activity,
             under_way: None,
-            comment_every,
-            stalled_max,
-            next_comment,
-            alarm: Box::pin(sleep_until(next_comment)),
+            next_comment: Instant::now() + Duration::from_secs(settings.comment_seconds.into()),
+            comment_seconds: settings.comment_seconds,
+            stalled_seconds_max: settings.stalled_seconds_max,
+            has_begun: false,
             has_ended: false,
         }
     }
@@ -108,21 +99,6 @@ impl StreamBody {
         sse::comment(&mut last, why);
         self.hand(last.into())
     }
-
-    /// Whether `deadline` has come; if not, the task is woken then, or before.
-    fn poll_alarm(&mut self, deadline: Instant, context: &mut Context<'_>) -> bool {
-        if self.alarm.deadline() > deadline {
-            self.alarm.as_mut().reset(deadline);
-        }
-        // Most hands of blocks are taken at once: the alarm is not set for each of them, but again when it was early.
-        while self.alarm.as_mut().poll(context).is_ready() {
-            if self.alarm.deadline() >= deadline {
-                return true;
-            }
-            self.alarm.as_mut().reset(deadline);
-        }
-        false
-    }
 }
 
 impl HttpBody for StreamBody {
@@ -134,13 +110,14 @@ impl HttpBody for StreamBody {
         if this.has_ended {
             return Poll::Ready(None);
         }
-        if let Some(opening) = this.opening.take() {
+        if !std::mem::replace(&mut this.has_begun, true) {
+            let opening = this.stream.opening();
             return this.hand(opening);
         }
         if let Some(UnderWay { until, since }) = this.under_way {
             if this.activity.written() < until && !this.stream.poll_over(context) {
                 this.activity.wake_at_write();
-                if this.poll_alarm(since + this.stalled_max, context) {
+                if this.stream.is_due(since + Duration::from_secs(this.stalled_seconds_max.into())) {
                     this.stream.end_slow();
                     return this.end("cut off: too slow; go on from the last id");
                 }
@@ -152,10 +129,10 @@ impl HttpBody for StreamBody {
             Poll::Ready(StreamItem::Events(bytes)) => this.hand(bytes),
             Poll::Ready(StreamItem::End(why)) => this.end(&why),
             Poll::Pending => {
-                if !this.poll_alarm(this.next_comment, context) {
+                if !this.stream.is_due(this.next_comment) {
                     return Poll::Pending;
                 }
-                this.next_comment = Instant::now() + this.comment_every;
+                this.next_comment = Instant::now() + Duration::from_secs(this.comment_seconds.into());
                 let waiting = this.stream.waiting();
                 this.hand(waiting)
             }
