@@ -17,10 +17,10 @@
 //! | 1 | [`config`], [`wire`], [`telemetry`], [`catalog`] | settings; JSON that enters and leaves; logs and metrics; event types |
 //! | 0 | [`domain`] | words and rules; no I/O, no waiting; time and chance are arguments |
 //!
-//! An event comes in by `http::api::publish`, is checked by `service::events`, made ready and committed by `store`
-//! (`prepared`, `queue`, `writer`), and is read back by `store::page`. The tail of the log wakes `delivery::engine`, which
-//! asks `delivery::core` what is to be attempted, lets `webhook` send it, and hands what came of it to
-//! `store::deliveries`.
+//! An event comes in by `http::api::publish` (a CloudEvent too) or `http::bridge`, is checked by `service::events`, made
+//! ready and committed by `store` (`prepared`, `queue`, `writer`), and is read back by `store::page`; `service::streams`
+//! feeds those who stay. The tail of the log wakes `delivery::engine`, which asks `delivery::core` what is to be attempted,
+//! lets `webhook` send it, and hands what came of it to `store::deliveries`.
 
 pub mod catalog;
 pub mod cli;

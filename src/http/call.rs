@@ -102,6 +102,10 @@ impl Call {
         }
     }
 
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
     /// What the connection has put into the request.
     pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.head.extensions.get()
@@ -114,6 +118,10 @@ impl Call {
     /// The query as it was sent.
     pub fn query_text(&self) -> &str {
         self.head.uri.query().unwrap_or_default()
+    }
+
+    pub fn path(&self) -> &str {
+        self.head.uri.path()
     }
 
     /// What follows this segment of the path, up to the next slash.

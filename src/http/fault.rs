@@ -12,6 +12,7 @@ use crate::service::cursors::CursorError;
 use crate::service::deliveries::{DeliveriesError, DeliveryError};
 use crate::service::events::{PageError, PublishError, SampleError};
 use crate::service::keys::{AuthenticateError, CreateKeyError};
+use crate::service::receiving::ReceiveError;
 use crate::service::streams::OpenStreamError;
 use crate::service::subscriptions::{TestError, WishError};
 use crate::store::{AppendError, CompanyError, KeyError, LedgerBusy, NamedCursorError, ReadError, SubscriptionError};
@@ -287,6 +288,17 @@ impl From<OpenStreamError> for Fault {
         match error {
             OpenStreamError::TooMany => Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).after(10),
             OpenStreamError::Page(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReceiveError> for Fault {
+    fn from(error: ReceiveError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ReceiveError::Beyond { .. } => Self::bad_request("invalid_parameter", detail),
+            ReceiveError::Lost { .. } => Self::new(StatusCode::GONE, "cursor_expired", detail),
+            ReceiveError::Read(error) => error.into(),
         }
     }
 }

@@ -11,9 +11,10 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::api::{companies, cursors, deliveries, events, keys, publish, streams, subscriptions, system};
+use super::bridge;
 use super::call::Call;
 use super::fault::Fault;
-use super::gate::{Access, OpenCall, Route, guarded, open};
+use super::gate::{Access, OpenCall, Render, Route, guarded, open};
 use super::operations;
 use crate::domain::key::Bucket::{Admin as AdminBucket, Read, Write};
 use crate::domain::scope::Scope::{
@@ -29,7 +30,21 @@ struct Table {
 
 impl Table {
     fn route(&self, label: &'static str, access: Access) -> Arc<Route> {
-        Arc::new(Route { access, services: self.services.clone(), counters: self.services.metrics.route(label) })
+        self.route_of(label, access, |fault, path, request_id, _| fault.render(path, request_id))
+    }
+
+    fn route_of(&self, label: &'static str, access: Access, render: Render) -> Arc<Route> {
+        Arc::new(Route { access, render, services: self.services.clone(), counters: self.services.metrics.route(label) })
+    }
+
+    /// A call of the bridge, whose refusals have a shape of their own.
+    fn bridged<H, F>(self, label: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Fn(Call) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Response, Fault>> + Send + 'static,
+    {
+        let route = self.route_of(label, access, bridge::render);
+        self.add(label, move |request: Request<Body>| guarded(Arc::clone(&route), request, handler.clone()))
     }
 
     /// A call for those whom `access` lets in; `label` is its method and its path.
@@ -111,6 +126,8 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("GET /api/v1/admin/audit", Access::Key(Admin, AdminBucket), system::audit)
         .guarded("GET /api/v1/admin/status", Access::Key(Admin, AdminBucket), system::status)
         .guarded("POST /api/v1/admin/verify", Access::Local, system::verify)
+        .bridged("POST /api/events/v1/{country}/external/{tenant}/send", Access::Bridge(EventsWrite, Write), bridge::send)
+        .bridged("GET /api/events/v1/{country}/external/{tenant}/receive", Access::Bridge(EventsRead, Read), bridge::receive)
         .open("GET /healthz", Access::Open, operations::health)
         .open("GET /readyz", Access::Open, operations::readiness)
         .open("GET /metrics", Access::Metrics, operations::metrics)

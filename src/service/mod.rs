@@ -10,6 +10,7 @@ pub mod events;
 pub mod key_text;
 pub mod keys;
 pub mod rates;
+pub mod receiving;
 pub mod streams;
 pub mod subscriptions;
 
@@ -24,6 +25,7 @@ use self::consumers::ConsumerService;
 use self::deliveries::DeliveryService;
 use self::events::EventService;
 use self::keys::KeyService;
+use self::receiving::ReceivingService;
 use self::streams::StreamService;
 use self::subscriptions::{Deliverer, SubscriptionService};
 use crate::catalog::Catalog;
@@ -60,6 +62,8 @@ pub struct Parts {
     pub events: EventService,
     /// Followers of the log.
     pub streams: StreamService,
+    /// Receiving through the bridge.
+    pub receiving: ReceivingService,
     /// Cursors that readers keep here.
     pub consumers: ConsumerService,
     /// Tenants.
@@ -85,13 +89,14 @@ impl Services {
         let store = &foundations.store;
         let events = EventService::new(store.clone(), Arc::clone(&foundations.catalog), Arc::clone(&foundations.clock));
         let streams = StreamService::new(store.clone(), Arc::clone(&foundations.clock), Arc::clone(&foundations.metrics.streams));
+        let receiving = ReceivingService::new(store.clone());
         let consumers = ConsumerService::new(store.clone());
         let companies = CompanyService::new(store.clone());
         let environment = foundations.config.load().environment;
         let keys = KeyService::new(store.clone(), environment)?;
         let subscriptions = Arc::new(SubscriptionService::new(store.clone(), Arc::clone(&foundations.config), foundations.engine.clone()));
         let deliveries = DeliveryService::new(store.clone(), Arc::clone(&subscriptions));
-        Ok(Self(Arc::new(Parts { events, streams, consumers, companies, keys, subscriptions, deliveries, foundations })))
+        Ok(Self(Arc::new(Parts { events, streams, receiving, consumers, companies, keys, subscriptions, deliveries, foundations })))
     }
 }
 

@@ -1,6 +1,8 @@
 //! JSON that enters and leaves the process, and nothing else of it.
 
 pub mod admin;
+pub mod bridge;
+pub mod cloudevents;
 pub mod cursors;
 pub mod deliveries;
 pub mod events;

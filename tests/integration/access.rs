@@ -22,7 +22,7 @@ enum For {
 
 /// Every call as it stands in the table of routes, the scope it wants, whose it is, a target, a body, and what it
 /// answers to whom it lets in.
-const CALLS: [(&str, &str, For, &str, &str, u16); 31] = [
+const CALLS: [(&str, &str, For, &str, &str, u16); 36] = [
     ("GET /api/v1/events", "events:read", For::Company, "/api/v1/events", "", 200),
     ("GET /api/v1/events/{id}", "events:read", For::Company, "/api/v1/events/1", "", 200),
     ("GET /api/v1/events/sample", "events:read", For::Company, "/api/v1/events/sample?type=claim.created", "", 200),
@@ -30,6 +30,12 @@ const CALLS: [(&str, &str, For, &str, &str, u16); 31] = [
     ("POST /api/v1/events", "events:write", For::Company, "/api/v1/events", r#"{"type":"a"}"#, 201),
     ("POST /api/v1/events/test", "admin", For::Company, "/api/v1/events/test", r#"{"type":"a"}"#, 202),
     ("POST /api/v1/events/batch", "events:write", For::Company, "/api/v1/events/batch", r#"[{"type":"a"}]"#, 200),
+    ("GET /api/v1/cursors", "events:read", For::Company, "/api/v1/cursors", "", 200),
+    ("GET /api/v1/cursors/{name}", "events:read", For::Company, "/api/v1/cursors/nobody", "", 404),
+    ("PUT /api/v1/cursors/{name}", "events:read", For::Company, "/api/v1/cursors/nobody", r#"{"cursor":"AA"}"#, 400),
+    ("DELETE /api/v1/cursors/{name}", "events:read", For::Company, "/api/v1/cursors/nobody", "", 404),
+    // Asked for something that it refuses, because a stream does not end.
+    ("GET /api/v1/events/stream", "events:read", For::Company, "/api/v1/events/stream?cursor=AA", "", 400),
     (
         "POST /api/v1/webhooks/subscriptions",
         "subscriptions:write",
@@ -151,6 +157,7 @@ fn each_scope_of_a_company_opens_its_calls_and_no_others() {
                 For::Local => (403, "only_local"),
                 _ if !has_scope => (403, "insufficient_scope"),
                 For::System => (403, "needs_system_key"),
+                _ if status == 400 => (status, "invalid_cursor"),
                 _ if status >= 400 => (status, "not_found"),
                 _ => (status, ""),
             };
@@ -174,6 +181,7 @@ fn a_system_key_administers_and_does_nothing_else() {
                 For::Local => (403, "only_local"),
                 _ if !has_scope => (403, "insufficient_scope"),
                 For::Company => (403, "system_key"),
+                _ if status == 400 => (status, "invalid_cursor"),
                 _ if status >= 400 => (status, "not_found"),
                 _ => (status, ""),
             };

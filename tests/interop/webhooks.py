@@ -8,18 +8,16 @@ Prints `N passed, N failed`; the exit code says the same.
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from daemon import PATIENCE, Daemon
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 EVENTS = 1000
-PATIENCE = 60
 AWKWARD = ["æøå 😀 \u2028", "\\ \" / \b\f\n\r\t", "", "0" * 5000]
 
 
@@ -45,34 +43,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
-
-
-class Daemon:
-    def __init__(self, binary, folder):
-        self.binary, self.data_dir = binary, os.path.join(folder, "data")
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("LUTINE_")}
-        self.environment.update(LUTINE_ENVIRONMENT="development", LUTINE_SERVER__LISTEN="127.0.0.1:0", LUTINE_LOG__FILTER="warn")
-        command = [binary, "serve", "--data-dir", self.data_dir]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self.environment, cwd=folder)
-        line = self.process.stdout.readline().strip()
-        self.url = line.removeprefix("lutine listening on ")
-        if not self.url.startswith("http://"):
-            raise SystemExit(f"the daemon did not get ready: {line!r}")
-        self.key = None
-
-    def command(self, *arguments):
-        command = [self.binary, *arguments, "--output", "json", "--data-dir", self.data_dir]
-        return json.loads(subprocess.run(command, check=True, capture_output=True, env=self.environment).stdout)
-
-    def post(self, path, body):
-        headers = {"Content-Type": "application/json", "X-Api-Key": self.key}
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(PATIENCE)
 
 
 def refuses(verify):

@@ -1,5 +1,6 @@
 //! The native API: Events API and administration.
 
+mod cloudevents;
 pub(super) mod companies;
 pub(super) mod cursors;
 pub(super) mod deliveries;

@@ -4,6 +4,8 @@ use axum::http::StatusCode;
 use axum::http::header::HeaderName;
 use axum::response::Response;
 
+use super::cloudevents;
+use crate::domain::company::CompanyId;
 use crate::domain::event::{DedupeKey, EventLimits, NewEvent, Receipt};
 use crate::http::call::{Call, json_text, located};
 use crate::http::fault::Fault;
@@ -13,20 +15,20 @@ use crate::telemetry::metrics::PublishCounters;
 use crate::wire::events::{receipt, results, test_receipt};
 use crate::wire::publish::{BatchForm, Refusal, parse_batch, parse_event, parse_test_event};
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What a batch may be sent as.
 const BATCH_TYPES: &str = "application/x-ndjson or application/json";
 
 /// The sizes that are in force.
-struct Sizes {
-    event: EventLimits,
-    body_bytes_max: usize,
-    batch_bytes_max: usize,
-    batch_events_max: usize,
+pub(in crate::http) struct Sizes {
+    pub event: EventLimits,
+    pub body_bytes_max: usize,
+    pub batch_bytes_max: usize,
+    pub batch_events_max: usize,
 }
 
-fn sizes(call: &Call) -> Sizes {
+pub(in crate::http) fn sizes(call: &Call) -> Sizes {
     let config = call.services.config.load();
     let limits = &config.limits;
     let event = EventLimits {
@@ -40,6 +42,9 @@ fn sizes(call: &Call) -> Sizes {
 
 /// `POST /api/v1/events`
 pub(in crate::http) async fn one(call: Call) -> Result<Response, Fault> {
+    if cloudevents::is_meant(&call) {
+        return cloudevents::publish(call).await;
+    }
     let company = call.company()?;
     call.query(&[])?;
     call.require_json()?;
@@ -47,6 +52,11 @@ pub(in crate::http) async fn one(call: Call) -> Result<Response, Fault> {
     let (call, body) = call.read_body(sizes.body_bytes_max, StatusCode::PAYLOAD_TOO_LARGE).await?;
     let event = refuse_counted(&call, parse_event(&body, &sizes.event))?;
     let event = with_idempotency_key(&call, event)?;
+    store_one(call, company, event).await
+}
+
+/// Publishes one event, and renders what its publisher is told.
+pub(super) async fn store_one(call: Call, company: CompanyId, event: NewEvent) -> Result<Response, Fault> {
     let stored = call.services.events.publish(company, &call.principal, event).await;
     count(&call.services.metrics.published, &stored);
     let stored = stored?;
@@ -82,7 +92,11 @@ pub(in crate::http) async fn batch(call: Call) -> Result<Response, Fault> {
     };
     let sizes = sizes(&call);
     let (call, body) = call.read_body(sizes.batch_bytes_max, StatusCode::PAYLOAD_TOO_LARGE).await?;
-    let items = parse_batch(&body, form, &sizes.event, sizes.batch_events_max)?;
+    store_batch(call, company, parse_batch(&body, form, &sizes.event, sizes.batch_events_max)?).await
+}
+
+/// Publishes what is right of a batch, and renders what became of each.
+pub(super) async fn store_batch(call: Call, company: CompanyId, items: Vec<Result<NewEvent, Refusal>>) -> Result<Response, Fault> {
     call.count_further(items.len().saturating_sub(1))?;
     let counters = &call.services.metrics.published;
     let mut events = Vec::with_capacity(items.len());
@@ -112,14 +126,14 @@ pub(in crate::http) async fn batch(call: Call) -> Result<Response, Fault> {
     Ok(json_text(StatusCode::OK, results(&outcomes)))
 }
 
-fn refuse_counted(call: &Call, parsed: Result<NewEvent, Refusal>) -> Result<NewEvent, Fault> {
+pub(super) fn refuse_counted(call: &Call, parsed: Result<NewEvent, Refusal>) -> Result<NewEvent, Fault> {
     parsed.map_err(|refusal| {
         call.services.metrics.published.refused.inc();
         refusal.into()
     })
 }
 
-fn count(counters: &PublishCounters, outcome: &Result<Receipt, PublishError>) {
+pub(in crate::http) fn count(counters: &PublishCounters, outcome: &Result<Receipt, PublishError>) {
     let counter = match outcome {
         Ok(receipt) if receipt.duplicate => &counters.duplicate,
         Ok(_) => &counters.stored,
