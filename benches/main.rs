@@ -31,6 +31,7 @@ mod settings;
 mod sick;
 mod sink;
 mod store;
+mod streams;
 mod subscriptions;
 
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    process::raise_file_limit();
     let mut bench = Bench::new(settings);
     report::print_machine(bench.root(), &bench.settings);
     for group in Group::ALL {
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
                 Group::Order => groups::deliver::run_order(&mut bench),
                 Group::Idle => groups::idle::run(&mut bench),
                 Group::Sick => groups::sick::run(&mut bench),
+                Group::Stream => groups::stream::run(&mut bench),
             }
         }
     }

@@ -3,6 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
+/// Raises the limit of open files of this process to what the operating system allows: each client of a stream is one.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("a limit may be raised to its maximum");
+}
+
 /// Another process of this machine, known by its number.
 #[derive(Debug, Clone, Copy)]
 pub struct Process {

@@ -23,10 +23,11 @@ pub enum Group {
     Order,
     Idle,
     Sick,
+    Stream,
 }
 
 impl Group {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Limits,
         Self::Page,
         Self::Get,
@@ -43,6 +44,7 @@ impl Group {
         Self::Order,
         Self::Idle,
         Self::Sick,
+        Self::Stream,
     ];
 
     pub fn name(self) -> &'static str {
@@ -63,6 +65,7 @@ impl Group {
             Self::Order => "order",
             Self::Idle => "idle",
             Self::Sick => "sick",
+            Self::Stream => "stream",
         }
     }
 }
@@ -78,6 +81,8 @@ pub struct Settings {
     pub deliveries: u64,
     /// Idle subscriptions, where there are many.
     pub subscriptions: u64,
+    /// Open streams, where there are many.
+    pub streams: usize,
     /// How often each contestant runs; figures are medians.
     pub rounds: usize,
     /// Length of one round of one contestant.
@@ -85,11 +90,12 @@ pub struct Settings {
 }
 
 pub const USAGE: &str = "usage: cargo bench [-- GROUP...]
-groups: page get bearer filtered publish open seal disk deliver profiles fanout backlog order idle sick (default: these); limits (the limits alone)
+groups: page get bearer filtered publish open seal disk deliver profiles fanout backlog order idle sick stream (default: these); limits (the limits alone)
 environment: LUTINE_BENCH_EVENTS (300000) events in the large store; the small one has a tenth
              LUTINE_BENCH_DAY_EVENTS (60000) events of the day's mixture
              LUTINE_BENCH_DELIVERIES (20000) webhooks of one round
              LUTINE_BENCH_SUBSCRIPTIONS (10000) idle subscriptions; 100000 take about 20 s to make
+             LUTINE_BENCH_STREAMS (10000) open streams; each is an open file here and there
              LUTINE_BENCH_ROUNDS (5) and LUTINE_BENCH_SECONDS (1.2) rounds of each contestant and their length";
 
 impl Settings {
@@ -112,14 +118,15 @@ impl Settings {
             day_events: variable("LUTINE_BENCH_DAY_EVENTS", 60_000)?,
             deliveries: variable("LUTINE_BENCH_DELIVERIES", 20_000)?,
             subscriptions: variable("LUTINE_BENCH_SUBSCRIPTIONS", 10_000)?,
+            streams: variable("LUTINE_BENCH_STREAMS", 10_000)?,
             rounds: variable("LUTINE_BENCH_ROUNDS", 5)?,
             round: Duration::try_from_secs_f64(variable("LUTINE_BENCH_SECONDS", 1.2)?).map_err(|error| error.to_string())?,
         };
         if settings.events < 100_000 || settings.day_events < 1_000 || settings.rounds == 0 {
             return Err("at least 100000 events, 1000 events of the day and 1 round are needed".to_owned());
         }
-        if settings.deliveries < 2_000 || settings.subscriptions == 0 {
-            return Err("at least 2000 deliveries and 1 subscription are needed".to_owned());
+        if settings.deliveries < 2_000 || settings.subscriptions == 0 || settings.streams == 0 {
+            return Err("at least 2000 deliveries, 1 subscription and 1 stream are needed".to_owned());
         }
         Ok(settings)
     }

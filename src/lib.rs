@@ -17,11 +17,11 @@
 //! | 1 | [`config`], [`wire`], [`telemetry`], [`catalog`] | settings; JSON that enters and leaves; logs and metrics; event types |
 //! | 0 | [`domain`] | words and rules; no I/O, no waiting; time and chance are arguments |
 //!
-//! An event comes in by `http::api::publish`, is checked by `service::events`, made ready and committed by `store`
-//! (`prepared`, `queue`, `writer`), and is read back by `store::page`. The tail of the log wakes `delivery::engine`, which
-//! asks `delivery::core` what is to be attempted, lets `webhook` send it, and hands what came of it to
-//! `store::deliveries`. Who calls is found out by `http::gate`: the holder of a key (`service::keys`), or of an access
-//! token (`service::tokens`) that `http::oauth` gave to a client.
+//! An event comes in by `http::api::publish` (a CloudEvent too) or `http::bridge`, is checked by `service::events`, made
+//! ready and committed by `store` (`prepared`, `queue`, `writer`), and is read back by `store::page`; `service::streams`
+//! feeds those who stay. The tail of the log wakes `delivery::engine`, which asks `delivery::core` what is to be attempted,
+//! lets `webhook` send it, and hands what came of it to `store::deliveries`. Who calls is found out by `http::gate`: the
+//! holder of a key (`service::keys`), or of an access token (`service::tokens`) that `http::oauth` gave to a client.
 
 pub mod catalog;
 pub mod cli;

@@ -9,6 +9,7 @@ pub mod publish;
 pub mod read;
 pub mod seal;
 pub mod sick;
+pub mod stream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ mod catalog;
 mod clients;
 mod companies;
 mod config;
+mod cursors;
 mod deliveries;
 mod demo;
 mod egress;
@@ -83,6 +84,9 @@ enum Command {
     /// Publish and read events
     #[command(subcommand)]
     Event(events::Command),
+    /// Keep the cursors of readers under a name, and see how far behind they are
+    #[command(subcommand)]
+    Cursor(cursors::Command),
     /// Create subscriptions, and see and change how their webhooks go
     #[command(subcommand)]
     Subscription(subscriptions::Command),
@@ -157,6 +161,7 @@ async fn run_connected(command: Command, settings: &Settings) -> Result<(), Fail
         Command::Key(command) => command.run(&connection, format).await,
         Command::Client(command) => command.run(&connection, format).await,
         Command::Event(command) => command.run(&connection, format).await,
+        Command::Cursor(command) => command.run(&connection, format).await,
         Command::Subscription(command) => command.run(&connection, format).await,
         Command::Delivery(command) => command.run(&connection, format).await,
         Command::Egress(command) => command.run(&connection, format).await,

@@ -75,6 +75,12 @@ impl Request {
         Self::new("DELETE", path)
     }
 
+    /// Puts JSON in a place.
+    #[must_use]
+    pub fn put_json(path: &str, value: &Value) -> Self {
+        Self { method: "PUT", ..Self::post_json(path, value) }
+    }
+
     /// Does something, with a body.
     #[must_use]
     pub fn post(path: &str, content_type: &str, body: Vec<u8>) -> Self {

@@ -62,6 +62,8 @@ pub struct Config {
     pub log_store: LogStore,
     /// What is refused as too large.
     pub limits: Limits,
+    /// Followers of the log.
+    pub streams: Streams,
     /// How often a key may call.
     pub rate_limits: RateLimits,
     /// The delivery engine.
@@ -136,6 +138,17 @@ pub struct Limits {
     pub queue_events_max: usize,
     /// Bytes that may wait for their commit.
     pub queue_bytes_max: usize,
+}
+
+/// `[streams]`
+#[derive(Debug, Clone, Deserialize)]
+pub struct Streams {
+    /// Open ones.
+    pub open_max: usize,
+    /// Seconds between two comments to a client that waits.
+    pub comment_seconds: u32,
+    /// Seconds that a client may take over what it was sent last.
+    pub stalled_seconds_max: u32,
 }
 
 /// `[rate_limits]`: calls of one key in a minute; 0 = unlimited.

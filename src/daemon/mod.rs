@@ -258,7 +258,8 @@ async fn serve(
                 connections.accept_network(network),
                 connections.accept_local(local),
                 keep_retention(services, engine),
-                keep_issuers(services, sender)
+                keep_issuers(services, sender),
+                services.streams.run(&services.shutdown)
             );
         }
         None => connections.accept_network(network).await,

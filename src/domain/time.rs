@@ -57,6 +57,20 @@ impl Timestamp {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
+    /// Takes RFC 3339 with up to nine digits of fraction, and the offset also without its colon (`+0200`), which many
+    /// Java programs write.
+    ///
+    /// # Errors
+    /// When the text is neither.
+    pub fn parse_lenient(text: &str) -> Result<Self, ParseTimestampError> {
+        let (time, offset) = text.len().checked_sub(5).and_then(|at| text.split_at_checked(at)).unwrap_or((text, ""));
+        let is_bare = offset.starts_with(['+', '-']) && offset.bytes().skip(1).all(|byte| byte.is_ascii_digit());
+        match offset.split_at_checked(3).filter(|_| is_bare) {
+            Some((hours, minutes)) => format!("{time}{hours}:{minutes}").parse(),
+            None => text.parse(),
+        }
+    }
+
     /// The 27 ASCII characters of RFC 3339 with microseconds and `Z`.
     #[must_use]
     pub fn to_text(self) -> [u8; TIMESTAMP_TEXT_LENGTH] {
@@ -112,9 +126,14 @@ impl std::str::FromStr for Timestamp {
     /// Takes RFC 3339 with any offset; fractions beyond microseconds are cut, times before 1970 refused.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parsed: jiff::Timestamp = text.parse().map_err(|_| ParseTimestampError)?;
-        // jiff takes more spellings than RFC 3339 does (a space, a bracketed zone, no seconds).
+        // jiff takes more spellings than RFC 3339 does (a space, a bracketed zone, no seconds, a comma, offsets of hours alone).
         let bytes = text.as_bytes();
+        let from_end = |place: usize| bytes.len().checked_sub(place).and_then(|place| bytes.get(place)).copied();
+        let has_offset =
+            matches!(from_end(1), Some(b'Z' | b'z')) || (matches!(from_end(6), Some(b'+' | b'-')) && from_end(3) == Some(b':'));
         let well_formed = bytes.len() >= 20
+            && has_offset
+            && bytes.get(19) != Some(&b',')
             && bytes.get(10).is_some_and(|byte| byte.eq_ignore_ascii_case(&b't'))
             && bytes.get(13) == Some(&b':')
             && bytes.get(16) == Some(&b':')
@@ -147,9 +166,51 @@ mod tests {
     }
 
     #[test]
+    fn the_lenient_form_takes_what_is_seen_in_the_wild() {
+        for (text, time) in [
+            ("2017-07-25T10:31:28.2519514Z", "2017-07-25T10:31:28.251951Z"),
+            ("2020-04-28T18:43:38.004451447Z", "2020-04-28T18:43:38.004451Z"),
+            ("2018-04-04T15:33:58+0200", "2018-04-04T13:33:58.000000Z"),
+            ("2018-04-04T15:33:58.5-0130", "2018-04-04T17:03:58.500000Z"),
+            ("2018-04-04T15:33:58+02:00", "2018-04-04T13:33:58.000000Z"),
+            ("2018-04-04t15:33:58z", "2018-04-04T15:33:58.000000Z"),
+        ] {
+            assert_eq!(Timestamp::parse_lenient(text).unwrap().to_string(), time, "{text}");
+        }
+        for text in [
+            "",
+            "0200",
+            "+0200",
+            "2018-04-04",
+            "2018-04-04T15:33:58",
+            "2018-04-04 15:33:58Z",
+            "2018-04-04T15:33:58+02",
+            "2018-04-04T15:33Z",
+            "2018-04-04T15:33:58.0123456789Z",
+            "2018-04-04T15:33:58.Z",
+            "2018-13-04T15:33:58Z",
+            "2018-04-04T15:33:58+9900",
+            "åååååå+0200",
+        ] {
+            assert_eq!(Timestamp::parse_lenient(text), Err(ParseTimestampError), "{text}");
+        }
+    }
+
+    #[test]
     fn takes_offsets_and_refuses_other_spellings() {
         assert_eq!("2026-11-22T12:30:00+02:00".parse(), "2026-11-22T10:30:00Z".parse::<Timestamp>());
-        for text in ["", "now", "2026-11-22", "2026-11-22T10:30:00", "2026-11-22 10:30:00Z", "1969-12-31T23:59:59Z", "2026-11-22T10:30Z"] {
+        for text in [
+            "",
+            "now",
+            "2026-11-22",
+            "2026-11-22T10:30:00",
+            "2026-11-22 10:30:00Z",
+            "1969-12-31T23:59:59Z",
+            "2026-11-22T10:30Z",
+            "2026-11-22T10:30:00+02",
+            "2026-11-22T10:30:00+0200",
+            "2026-11-22T10:30:00,5Z",
+        ] {
             assert_eq!(text.parse::<Timestamp>(), Err(ParseTimestampError), "{text}");
         }
     }

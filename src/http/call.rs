@@ -104,6 +104,15 @@ impl Call {
         }
     }
 
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// What the connection has put into the request.
+    pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.head.extensions.get()
+    }
+
     pub fn query(&self, allowed: &[&str]) -> Result<Query<'_>, Fault> {
         Query::read(self.head.uri.query(), allowed)
     }
@@ -111,6 +120,10 @@ impl Call {
     /// The query as it was sent.
     pub fn query_text(&self) -> &str {
         self.head.uri.query().unwrap_or_default()
+    }
+
+    pub fn path(&self) -> &str {
+        self.head.uri.path()
     }
 
     /// What follows this segment of the path, up to the next slash.

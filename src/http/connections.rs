@@ -16,7 +16,6 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -26,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 use tracing::{debug, warn};
 
+use super::api::streams;
 use super::gate::Caller;
 use super::routes::router;
 use super::timed::{Activity, PhaseLimits, TimedStream};
@@ -112,6 +112,8 @@ impl Connections {
         mut next: impl AsyncFnMut() -> io::Result<(S, Caller)>,
     ) {
         let mut pause = Duration::from_millis(5);
+        // Shared by its tasks: what each of them holds, all that wait hold.
+        let shared = Arc::new(self.clone());
         loop {
             let accepting = async {
                 // The semaphore is never closed.
@@ -126,7 +128,7 @@ impl Connections {
             match accepted {
                 Ok((stream, caller)) => {
                     pause = Duration::from_millis(5);
-                    let connection = self.clone();
+                    let connection = Arc::clone(&shared);
                     self.tasks.spawn(async move {
                         connection.serve(stream, caller).await;
                         drop(permit);
@@ -217,26 +219,26 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.activity.begin();
         request.extensions_mut().insert(self.caller);
-        Answering { route: self.router.clone().call(request), activity: Arc::clone(&self.activity) }
+        if request.uri().path() == streams::PATH {
+            request.extensions_mut().insert(Arc::clone(&self.activity));
+        }
+        // On the heap, so that a connection which only waits does not hold its room.
+        Answering { route: Box::pin(self.router.clone().call(request)), activity: Arc::clone(&self.activity) }
     }
 }
 
-pin_project! {
-    /// A request on its way through the routes.
-    struct Answering {
-        #[pin]
-        route: RouteFuture<Infallible>,
-        activity: Arc<Activity>,
-    }
+/// A request on its way through the routes.
+struct Answering {
+    route: Pin<Box<RouteFuture<Infallible>>>,
+    activity: Arc<Activity>,
 }
 
 impl Future for Answering {
     type Output = Result<Response<WatchedBody>, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = ready!(this.route.poll(context))?;
-        Poll::Ready(Ok(response.map(|body| WatchedBody { body, activity: Arc::clone(this.activity) })))
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(self.route.as_mut().poll(context))?;
+        Poll::Ready(Ok(response.map(|body| WatchedBody { body, activity: Arc::clone(&self.activity) })))
     }
 }
 

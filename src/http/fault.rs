@@ -10,18 +10,21 @@ use crate::catalog::Violation;
 use crate::domain::scope::Scope;
 use crate::service::checks::CheckError;
 use crate::service::clients::ClientServiceError;
+use crate::service::consumers::SetCursorError;
 use crate::service::cursors::CursorError;
 use crate::service::deliveries::{DeliveriesError, DeliveryError};
 use crate::service::events::{PageError, PublishError, SampleError};
 use crate::service::keys::{AuthenticateError, CreateKeyError};
 use crate::service::notifications::LinkError;
+use crate::service::receiving::ReceiveError;
 use crate::service::replays::ReplayRequestError;
 use crate::service::signing_keys::SigningKeyError;
+use crate::service::streams::OpenStreamError;
 use crate::service::subscriptions::{TestError, WishError};
 use crate::service::tokens::{IssueError, TokenRefusal};
 use crate::store::{
-    AppendError, ClientError as StoredClientError, CompanyError, KeyError, LedgerBusy, ReadError, ReplayError, SubscriptionError,
-    TokenKeyError,
+    AppendError, ClientError as StoredClientError, CompanyError, KeyError, LedgerBusy, NamedCursorError, ReadError, ReplayError,
+    SubscriptionError, TokenKeyError,
 };
 use crate::webhook::{ClientError, TargetError, TrustError};
 use crate::wire::events::ItemError;
@@ -72,6 +75,10 @@ impl Fault {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is no such event")
     }
 
+    pub fn no_such_cursor(name: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no cursor `{name}`"))
+    }
+
     pub fn no_such_path() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
     }
@@ -116,6 +123,10 @@ impl Fault {
 
     pub fn only_local() -> Self {
         Self::new(StatusCode::FORBIDDEN, "only_local", "this call is answered on the daemon's local socket only")
+    }
+
+    pub fn needs_connection() -> Self {
+        Self::bad_request("needs_connection", "a stream needs a connection to the daemon")
     }
 
     pub fn names_no_company() -> Self {
@@ -286,6 +297,26 @@ impl From<CursorError> for Fault {
     }
 }
 
+impl From<NamedCursorError> for Fault {
+    fn from(error: NamedCursorError) -> Self {
+        match error {
+            NamedCursorError::TooMany => Self::new(StatusCode::CONFLICT, "too_many_cursors", error.to_string()),
+            NamedCursorError::Busy(busy) => busy.into(),
+        }
+    }
+}
+
+impl From<SetCursorError> for Fault {
+    fn from(error: SetCursorError) -> Self {
+        let at = |pointer: &str, fault: Self| Self { pointer: Some(pointer.to_owned()), ..fault };
+        match error {
+            SetCursorError::Cursor(error) => at("/cursor", error.into()),
+            SetCursorError::Types(error) => at("/types", Self::bad_request("invalid_member", error.to_string())),
+            SetCursorError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<PageError> for Fault {
     fn from(error: PageError) -> Self {
         let detail = error.to_string();
@@ -296,6 +327,27 @@ impl From<PageError> for Fault {
                 .with("reason", "retention")
                 .with("oldestCursor", oldest)
                 .with("lostSeconds", json!((lost.as_secs_f64() * 1e3).round() / 1e3)),
+        }
+    }
+}
+
+impl From<OpenStreamError> for Fault {
+    fn from(error: OpenStreamError) -> Self {
+        let detail = error.to_string();
+        match error {
+            OpenStreamError::TooMany => Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).after(10),
+            OpenStreamError::Page(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReceiveError> for Fault {
+    fn from(error: ReceiveError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ReceiveError::Beyond { .. } => Self::bad_request("invalid_parameter", detail),
+            ReceiveError::Lost { .. } => Self::new(StatusCode::GONE, "cursor_expired", detail),
+            ReceiveError::Read(error) => error.into(),
         }
     }
 }

@@ -51,16 +51,22 @@ pub(super) enum Access {
     Open,
     /// The holder of a key with this scope; counted in this bucket.
     Key(Scope, Bucket),
+    /// As `Key`, or the holder of a key with the scope `events`.
+    Bridge(Scope, Bucket),
     /// As `Key` with `metrics:read`, or everybody when the configuration says so.
     Metrics,
     /// Whoever may open the local socket.
     Local,
 }
 
+/// Makes the answer to a refused call from the refusal, the path, the id of the request, and the time.
+pub(super) type Render = fn(&Fault, &str, &str, Timestamp) -> Response;
+
 /// One line of the table of routes.
 #[derive(Debug)]
 pub(super) struct Route {
     pub access: Access,
+    pub render: Render,
     pub services: Services,
     pub counters: Arc<RouteCounters>,
 }
@@ -130,7 +136,7 @@ where
     let now = route.services.clock.now();
     let admitted = match route.access {
         Access::Metrics if !route.services.config.load().telemetry.metrics_open => {
-            admit(&route, &head, now, Scope::MetricsRead, Bucket::Read).map(|admitted| admitted.quota)
+            admit(&route, &head, now, &[Scope::MetricsRead], Bucket::Read).map(|admitted| admitted.quota)
         }
         _ => Ok(None),
     };
@@ -164,7 +170,8 @@ where
     let request_id = RequestId::of(&head.headers);
     let uri = head.uri.clone();
     let admitted = match route.access {
-        Access::Key(scope, bucket) => admit(&route, &head, now, scope, bucket),
+        Access::Key(scope, bucket) => admit(&route, &head, now, &[scope], bucket),
+        Access::Bridge(scope, bucket) => admit(&route, &head, now, &[Scope::Events, scope], bucket),
         Access::Local if caller_of(&head) == Caller::Local => Ok(Admitted { principal: Principal::Local, quota: None }),
         Access::Local | Access::Open | Access::Metrics => Err(Box::new(Refused { fault: Fault::only_local(), standing: None })),
     };
@@ -176,7 +183,7 @@ where
             (outcome, quota.map(|quota| (quota.bucket, quota.standing(now))))
         }
     };
-    let mut response = outcome.unwrap_or_else(|fault| fault.render(uri.path(), request_id.as_str()));
+    let mut response = outcome.unwrap_or_else(|fault| (route.render)(&fault, uri.path(), request_id.as_str(), now));
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id.0);
     if let Some((bucket, standing)) = standing {
@@ -198,7 +205,8 @@ pub(super) fn caller_of(head: &Parts) -> Caller {
     head.extensions.get().copied().unwrap_or(Caller::Address(IpAddr::from([0, 0, 0, 0])))
 }
 
-fn admit(route: &Route, head: &Parts, now: Timestamp, scope: Scope, bucket: Bucket) -> Result<Admitted, Box<Refused>> {
+/// Lets the caller in who has one of `scopes`, of which a refusal names the first.
+fn admit(route: &Route, head: &Parts, now: Timestamp, scopes: &[Scope], bucket: Bucket) -> Result<Admitted, Box<Refused>> {
     let services = &route.services;
     let caller = caller_of(head);
     let address = match caller {
@@ -233,9 +241,9 @@ fn admit(route: &Route, head: &Parts, now: Timestamp, scope: Scope, bucket: Buck
         refused.network.inc();
         return Err(known(Fault::network(noun(&credential))));
     }
-    if !credential.principal.allows(scope) {
+    if let Some(first) = scopes.first().filter(|_| !scopes.iter().any(|scope| credential.principal.allows(*scope))) {
         refused.scope.inc();
-        return Err(known(Fault::scope(noun(&credential), scope)));
+        return Err(known(Fault::scope(noun(&credential), *first)));
     }
     if let Err(fault) = quota.take(1, now) {
         refused.rate.inc();

@@ -5,6 +5,7 @@
 
 mod api;
 mod body;
+mod bridge;
 mod call;
 mod connections;
 mod direct;

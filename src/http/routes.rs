@@ -11,12 +11,13 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::api::{
-    clients, companies, deliveries, egress, events, handshakes, keys, notifications, publish, replays, subscriptions, system,
+    clients, companies, cursors, deliveries, egress, events, handshakes, keys, notifications, publish, replays, streams, subscriptions,
+    system,
 };
 use super::call::Call;
 use super::fault::Fault;
-use super::gate::{Access, OpenCall, Route, guarded, open};
-use super::{oauth, operations};
+use super::gate::{Access, OpenCall, Render, Route, guarded, open};
+use super::{bridge, oauth, operations};
 use crate::domain::key::Bucket::{Admin as AdminBucket, Read, Write};
 use crate::domain::scope::Scope::{
     Admin, DeliveriesRead, DeliveriesReplay, EventsRead, EventsWrite, SubscriptionsRead, SubscriptionsWrite,
@@ -31,7 +32,21 @@ struct Table {
 
 impl Table {
     fn route(&self, label: &'static str, access: Access) -> Arc<Route> {
-        Arc::new(Route { access, services: self.services.clone(), counters: self.services.metrics.route(label) })
+        self.route_of(label, access, |fault, path, request_id, _| fault.render(path, request_id))
+    }
+
+    fn route_of(&self, label: &'static str, access: Access, render: Render) -> Arc<Route> {
+        Arc::new(Route { access, render, services: self.services.clone(), counters: self.services.metrics.route(label) })
+    }
+
+    /// A call of the bridge, whose refusals have a shape of their own.
+    fn bridged<H, F>(self, label: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Fn(Call) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Response, Fault>> + Send + 'static,
+    {
+        let route = self.route_of(label, access, bridge::render);
+        self.add(label, move |request: Request<Body>| guarded(Arc::clone(&route), request, handler.clone()))
     }
 
     /// A call for those whom `access` lets in; `label` is its method and its path.
@@ -81,12 +96,17 @@ pub(super) fn router(services: &Services) -> Router {
     let table = Table { services: services.clone(), router: Router::new() };
     table
         .guarded("GET /api/v1/events", Access::Key(EventsRead, Read), events::list)
+        .guarded("GET /api/v1/events/stream", Access::Key(EventsRead, Read), streams::open)
         .guarded("GET /api/v1/events/{id}", Access::Key(EventsRead, Read), events::get)
         .guarded("GET /api/v1/events/sample", Access::Key(EventsRead, Read), events::sample)
         .guarded("GET /api/v1/events/types", Access::Key(EventsRead, Read), events::types)
         .guarded("POST /api/v1/events", Access::Key(EventsWrite, Write), publish::one)
         .guarded("POST /api/v1/events/test", Access::Key(Admin, Write), publish::test)
         .guarded("POST /api/v1/events/batch", Access::Key(EventsWrite, Write), publish::batch)
+        .guarded("GET /api/v1/cursors", Access::Key(EventsRead, Read), cursors::list)
+        .guarded("GET /api/v1/cursors/{name}", Access::Key(EventsRead, Read), cursors::get)
+        .guarded("PUT /api/v1/cursors/{name}", Access::Key(EventsRead, Write), cursors::set)
+        .guarded("DELETE /api/v1/cursors/{name}", Access::Key(EventsRead, Write), cursors::delete)
         .guarded("POST /api/v1/webhooks/subscriptions", Access::Key(SubscriptionsWrite, Write), subscriptions::create)
         .guarded("GET /api/v1/webhooks/subscriptions", Access::Key(SubscriptionsRead, Read), subscriptions::list)
         .guarded("GET /api/v1/webhooks/subscriptions/{id}", Access::Key(SubscriptionsRead, Read), subscriptions::get)
@@ -148,6 +168,8 @@ pub(super) fn router(services: &Services) -> Router {
         .open("POST /api/auth/v2/token", Access::Open, oauth::access_key_token)
         .open("GET /oauth2/jwks", Access::Open, oauth::jwks)
         .open("GET /.well-known/oauth-authorization-server", Access::Open, oauth::metadata)
+        .bridged("POST /api/events/v1/{country}/external/{tenant}/send", Access::Bridge(EventsWrite, Write), bridge::send)
+        .bridged("GET /api/events/v1/{country}/external/{tenant}/receive", Access::Bridge(EventsRead, Read), bridge::receive)
         .open("GET /healthz", Access::Open, operations::health)
         .open("GET /readyz", Access::Open, operations::readiness)
         .open("GET /metrics", Access::Metrics, operations::metrics)

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,10 @@ pub(super) struct Activity {
     since: AtomicU64,
     /// Milliseconds after `started` since when the peer takes nothing, plus one; 0 = it does.
     stalled: AtomicU64,
+    /// Bytes that have been written.
+    written: AtomicU64,
+    /// The task wants to be woken when more has been written.
+    wants_wake: AtomicBool,
 }
 
 /// How long each phase may last.
@@ -39,7 +43,14 @@ pub(super) struct PhaseLimits {
 
 impl Activity {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { started: Instant::now(), phase: AtomicU8::new(IDLE), since: AtomicU64::new(0), stalled: AtomicU64::new(0) })
+        Arc::new(Self {
+            started: Instant::now(),
+            phase: AtomicU8::new(IDLE),
+            since: AtomicU64::new(0),
+            stalled: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            wants_wake: AtomicBool::new(false),
+        })
     }
 
     fn elapsed(&self) -> u64 {
@@ -75,8 +86,23 @@ impl Activity {
         is_over || (stalled > 0 && lasts(stalled - 1) > WRITE_STALL_MAX)
     }
 
-    fn note_write<T>(&self, written: Poll<T>) -> Poll<T> {
-        if written.is_ready() {
+    /// Bytes that the operating system has taken.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Wakes the connection's task when it has written more.
+    pub fn wake_at_write(&self) {
+        self.wants_wake.store(true, Ordering::Relaxed);
+    }
+
+    fn note_write(&self, context: &Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(outcome) = &written {
+            self.written.fetch_add(outcome.as_ref().map_or(0, |count| *count as u64), Ordering::Relaxed);
+            // Body and stream are polled by the same task.
+            if self.wants_wake.swap(false, Ordering::Relaxed) {
+                context.waker().wake_by_ref();
+            }
             if self.stalled.load(Ordering::Relaxed) > 0 {
                 self.stalled.store(0, Ordering::Relaxed);
             }
@@ -114,12 +140,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.activity.note_write(written)
+        self.activity.note_write(context, written)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
-        self.activity.note_write(written)
+        self.activity.note_write(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -36,6 +36,12 @@ impl CompanyService {
         self.store.companies().by_id(id).cloned()
     }
 
+    /// The company with this slug.
+    #[must_use]
+    pub fn by_slug(&self, slug: &str) -> Option<Arc<Company>> {
+        self.store.companies().by_slug(slug).cloned()
+    }
+
     /// The company that somebody names by its number or its slug; a number wins over a slug of the same digits.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<Company>> {

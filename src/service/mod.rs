@@ -7,6 +7,7 @@ pub mod checks;
 pub mod clients;
 pub mod companies;
 mod consent_token;
+pub mod consumers;
 pub mod credentials;
 pub mod cursors;
 pub mod deliveries;
@@ -19,8 +20,10 @@ pub mod key_text;
 pub mod keys;
 pub mod notifications;
 pub mod rates;
+pub mod receiving;
 pub mod replays;
 pub mod signing_keys;
+pub mod streams;
 pub mod subscriptions;
 pub mod tokens;
 
@@ -33,12 +36,15 @@ use tokio_util::sync::CancellationToken;
 
 use self::clients::ClientService;
 use self::companies::CompanyService;
+use self::consumers::ConsumerService;
 use self::deliveries::DeliveryService;
 use self::events::EventService;
 use self::issuers::Issuers;
 use self::keys::KeyService;
 use self::notifications::NotificationService;
 use self::replays::ReplayService;
+use self::receiving::ReceivingService;
+use self::streams::StreamService;
 use self::subscriptions::{Deliverer, SubscriptionService};
 use self::tokens::TokenService;
 use crate::catalog::Catalog;
@@ -80,6 +86,12 @@ pub struct Parts {
     pub foundations: Foundations,
     /// Publishing and reading events.
     pub events: EventService,
+    /// Followers of the log.
+    pub streams: StreamService,
+    /// Receiving through the bridge.
+    pub receiving: ReceivingService,
+    /// Cursors that readers keep here.
+    pub consumers: ConsumerService,
     /// Tenants.
     pub companies: CompanyService,
     /// API keys.
@@ -116,6 +128,9 @@ impl Services {
         let store = &foundations.store;
         let (catalog, clock, metrics) = (&foundations.catalog, &foundations.clock, &foundations.metrics);
         let events = EventService::new(store.clone(), Arc::clone(catalog), Arc::clone(clock), Arc::clone(metrics));
+        let streams = StreamService::new(store.clone(), Arc::clone(clock), Arc::clone(&metrics.streams));
+        let receiving = ReceivingService::new(store.clone());
+        let consumers = ConsumerService::new(store.clone());
         let companies = CompanyService::new(store.clone());
         let environment = foundations.config.load().environment;
         let keys = KeyService::new(store.clone(), environment)?;
@@ -128,6 +143,9 @@ impl Services {
         let replays = ReplayService::new(store.clone(), foundations.engine.clone());
         Ok(Self(Arc::new(Parts {
             events,
+            streams,
+            receiving,
+            consumers,
             companies,
             keys,
             clients,

@@ -12,10 +12,12 @@ mod chunk;
 mod clients;
 mod companies;
 mod dedupe;
+mod cursors;
 mod deliveries;
 mod delivery_views;
 pub mod disk;
 pub mod faults;
+mod follow;
 mod keys;
 mod layout;
 mod ledger;
@@ -61,11 +63,13 @@ pub use self::by_hand::DeadThen;
 pub use self::chunk::ChunkError;
 pub use self::clients::{ClientError, Clients, JtiUse, NewClient};
 pub use self::companies::{Companies, CompanyError};
+pub use self::cursors::{CURSORS_MAX, NamedCursor, NamedCursorError};
 pub use self::deliveries::{
     CloseState, ClosedRow, DeadReason, DeadRow, DeliveryRow, DeliveryState, EventRun, ExpiredRange, Outcomes, PositionRow, ReceiverNote,
     RetryRow,
 };
 pub use self::delivery_views::{DeliveriesPage, DeliveriesQuery, DeliveryStateName, DeliveryView};
+pub use self::follow::{Followed, Lost};
 pub use self::keys::{KeyError, Keys};
 pub use self::layout::sealed_database;
 pub use self::ledger::LedgerBusy;

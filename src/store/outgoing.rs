@@ -121,6 +121,7 @@ pub(super) struct Gatherer {
     floor: Position,
     pub events: Vec<LogEvent>,
     bytes: usize,
+    bytes_max: usize,
     position: Position,
     /// Another matching event was seen that did not fit.
     pub more: bool,
@@ -138,10 +139,23 @@ impl Gatherer {
             floor: Position::START,
             events: Vec::new(),
             bytes: 0,
+            bytes_max: BATCH_BYTES_MAX,
             position,
             more: false,
             names: HashMap::new(),
         }
+    }
+
+    /// The same, but no more once it has so many bytes of envelopes.
+    pub fn within(self, bytes_max: usize) -> Self {
+        Self { bytes_max, ..self }
+    }
+
+    /// What was gathered upwards, when `tail` was the log's before the walk.
+    pub fn into_batch(self, tail: Position) -> LogBatch {
+        // Up to the tail that was there before the walk nothing else matches.
+        let reached = if self.more { self.position } else { self.position.max(tail) };
+        LogBatch { events: self.events, reached, is_behind: self.more }
     }
 
     /// The same, but nothing at or below `floor`.
@@ -160,7 +174,7 @@ impl Gatherer {
         if record.created < self.cutoff || position <= self.floor {
             return Ok(!self.ascending);
         }
-        if self.events.len() >= self.limit || self.bytes >= BATCH_BYTES_MAX {
+        if self.events.len() >= self.limit || self.bytes >= self.bytes_max {
             self.more = true;
             return Ok(true);
         }
@@ -285,9 +299,7 @@ impl Inner {
         let query = PageQuery { company, start: Start::After(position), direction: Direction::Ascending, limit, filter };
         let mut batch = Gatherer::new(&query, position, self.cutoff());
         self.walk_up(&self.segments.load_full(), &query, &mut batch)?;
-        // Up to the tail that was there before the walk nothing else matches.
-        let reached = if batch.more { batch.position } else { batch.position.max(tail) };
-        Ok(LogBatch { events: batch.events, reached, is_behind: batch.more })
+        Ok(batch.into_batch(tail))
     }
 
     /// An event that is in the log, expired or not.

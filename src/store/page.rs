@@ -293,14 +293,19 @@ impl Collector {
 
 impl Inner {
     /// Where an ascending reader starts who wants everything kept.
-    fn oldest(&self, cutoff: Timestamp) -> Position {
+    pub(super) fn oldest(&self, cutoff: Timestamp) -> Position {
         let below = Position { created: Timestamp::from_micros(cutoff.as_micros().saturating_sub(1)), id: EventId(u64::MAX) };
         // An empty stretch must not push the position past a tail that a clock stepping back would continue from.
         below.min(*self.tail.borrow())
     }
 
+    /// The same of one company: above everything of it that retention has taken.
+    pub(super) fn oldest_of(&self, company: CompanyId, cutoff: Timestamp) -> Position {
+        self.oldest(cutoff).max(self.purged.load().get(&company).copied().unwrap_or(Position::START))
+    }
+
     /// Whether something of the company above `position` is gone; the time up to which it is.
-    fn lost_above(
+    pub(super) fn lost_above(
         &self,
         list: &SegmentList,
         company: CompanyId,
@@ -364,7 +369,7 @@ impl Inner {
             && matches!(query.start, Start::After(_))
             && let Some(lost_until) = self.lost_above(&list, query.company, position, cutoff)?
         {
-            let oldest = self.oldest(cutoff).max(self.purged.load().get(&query.company).copied().unwrap_or(Position::START));
+            let oldest = self.oldest_of(query.company, cutoff);
             return Ok(PageOutcome::Expired { oldest, lost: lost_until.since(position.created) });
         }
         let mut page = Collector { ascending, limit: query.limit, cutoff, parts: Vec::new(), count: 0, bytes: 0, position, more: false };

@@ -222,6 +222,24 @@ pub(super) struct PurgedRecord {
     pub last_created_us: u64,
 }
 
+/// Where a reader is that keeps its cursor here.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) struct NamedCursorRecord {
+    #[n(0)]
+    pub created_us: u64,
+    #[n(1)]
+    pub id: u64,
+    #[n(2)]
+    pub epoch: u32,
+    #[n(3)]
+    pub filter_hash: u64,
+    /// The types that the reader asks for, when it said so.
+    #[n(4)]
+    pub types: Option<Vec<String>>,
+    #[n(5)]
+    pub updated_us: u64,
+}
+
 /// What a subscription changes of its profile; forms are numbered in the order of their domain's types.
 #[derive(Debug, Clone, Default, Encode, Decode)]
 pub(super) struct OverridesRecord {

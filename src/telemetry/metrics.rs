@@ -5,6 +5,7 @@
 mod delivery;
 mod store;
 mod tokens;
+mod streams;
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,6 +19,7 @@ use prometheus_client::registry::Registry;
 pub use self::delivery::DeliveryMetrics;
 pub use self::store::StoreMetrics;
 pub use self::tokens::{TokenMetrics, TokenOutcome};
+pub use self::streams::{StreamEnd, StreamMetrics};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -125,6 +127,8 @@ pub struct Metrics {
     pub delivery: Arc<DeliveryMetrics>,
     /// What is counted of calls to token services.
     pub tokens: Arc<TokenMetrics>,
+    /// What is counted of streams.
+    pub streams: Arc<StreamMetrics>,
 }
 
 impl Default for Metrics {
@@ -173,7 +177,8 @@ impl Metrics {
         store.register(&mut registry);
         let delivery = Arc::new(DeliveryMetrics::new(&mut registry));
         let tokens = Arc::new(TokenMetrics::new(&mut registry));
-        Self { registry, requests, in_flight, connections, published, schema_violations, refused, store, delivery, tokens }
+        let streams = Arc::new(StreamMetrics::new(&mut registry));
+        Self { registry, requests, in_flight, connections, published, schema_violations, refused, store, delivery, tokens, streams }
     }
 
     /// The counters of one route, such as `GET /api/v1/events`.

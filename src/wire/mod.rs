@@ -2,6 +2,9 @@
 
 pub mod admin;
 pub mod clients;
+pub mod bridge;
+pub mod cloudevents;
+pub mod cursors;
 pub mod deliveries;
 pub mod egress;
 pub mod events;
@@ -14,4 +17,5 @@ pub mod publish;
 mod receiver_auth;
 pub mod references;
 pub mod replays;
+pub mod sse;
 pub mod subscriptions;

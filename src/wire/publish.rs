@@ -43,9 +43,9 @@ const SNAPSHOT_LEVELS: usize = 3;
 const TEST_MEMBERS: [&str; 4] = ["type", "payload", "metadata", "dedupeKey"];
 
 /// What a member that is absent, or null, stands for.
-const EMPTY_OBJECT: &str = "{}";
+pub(super) const EMPTY_OBJECT: &str = "{}";
 
-fn utf8(body: &[u8]) -> Result<&str, Refusal> {
+pub(super) fn utf8(body: &[u8]) -> Result<&str, Refusal> {
     let bad = |offset: usize, what: &str| Refusal {
         code: "invalid_unicode",
         pointer: None,
@@ -57,7 +57,7 @@ fn utf8(body: &[u8]) -> Result<&str, Refusal> {
 }
 
 /// A refusal of a text that is the body itself; `base` bytes of the body come before it.
-fn scan_refusal(error: &ScanError, text: &str, base: usize, depth_max: usize) -> Refusal {
+pub(super) fn scan_refusal(error: &ScanError, text: &str, base: usize, depth_max: usize) -> Refusal {
     let offset = base + error.offset;
     let before = text.get(..error.offset).unwrap_or_default();
     let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
@@ -147,58 +147,68 @@ pub fn parse_batch(
     limits: &EventLimits,
     events_max: usize,
 ) -> Result<Vec<Result<NewEvent, Refusal>>, Refusal> {
+    const WANTED: &str = "a batch is a JSON array of events, or one event a line with content type application/x-ndjson";
     let text = utf8(body)?;
+    if form == BatchForm::JsonArray {
+        return elements(text, WANTED, limits, events_max, parse_text);
+    }
     let mut events = Vec::new();
-    let mut push = |event| {
-        if events.len() == events_max {
-            let detail = format!("a batch has at most {events_max} events");
-            return Err(Refusal { code: "batch_too_large", pointer: None, detail, offset: None });
+    let mut base = 0;
+    for line in text.split('\n') {
+        let event = line.strip_suffix('\r').unwrap_or(line);
+        if !event.trim_matches([' ', '\t']).is_empty() {
+            push_event(&mut events, parse_text(event, base, limits), events_max)?;
         }
-        events.push(event);
-        Ok(())
-    };
-    match form {
-        BatchForm::NdJson => {
-            let mut base = 0;
-            for line in text.split('\n') {
-                let event = line.strip_suffix('\r').unwrap_or(line);
-                if !event.trim_matches([' ', '\t']).is_empty() {
-                    push(parse_text(event, base, limits))?;
-                }
-                base += line.len() + 1;
+        base += line.len() + 1;
+    }
+    Ok(events)
+}
+
+fn push_event<T>(events: &mut Vec<T>, event: T, events_max: usize) -> Result<(), Refusal> {
+    if events.len() == events_max {
+        let detail = format!("a batch has at most {events_max} events");
+        return Err(Refusal { code: "batch_too_large", pointer: None, detail, offset: None });
+    }
+    events.push(event);
+    Ok(())
+}
+
+/// The elements of a JSON array, each read for itself by `parse`, which is told how many bytes come before it; `wanted`
+/// says what there should be when there is no array.
+///
+/// # Errors
+/// What stops the whole batch.
+pub(super) fn elements(
+    text: &str,
+    wanted: &str,
+    limits: &EventLimits,
+    events_max: usize,
+    parse: fn(&str, usize, &EventLimits) -> Result<NewEvent, Refusal>,
+) -> Result<Vec<Result<NewEvent, Refusal>>, Refusal> {
+    let refused = |error: &ScanError| scan_refusal(error, text, 0, limits.depth_max);
+    let mut events = Vec::new();
+    let mut scanner = Scanner::new(text, limits.depth_max + 1);
+    if !scanner.take(b'[') {
+        return Err(Refusal { code: "invalid_json", pointer: None, detail: wanted.to_owned(), offset: Some(scanner.offset()) });
+    }
+    if !scanner.take(b']') {
+        loop {
+            scanner.skip_space();
+            let start = scanner.offset();
+            let element = match scanner.value(0) {
+                Ok(element) => element.source,
+                Err(error @ ScanError { kind: ScanErrorKind::Syntax(_), .. }) => return Err(refused(&error)),
+                // Its brackets still say where it ends: it is refused by itself, as one line would be.
+                Err(error) => scanner.pass_over(start).ok_or_else(|| refused(&error))?,
+            };
+            push_event(&mut events, parse(element, start, limits), events_max)?;
+            if !scanner.take(b',') {
+                scanner.require(b']', "`,` or `]`").map_err(|error| refused(&error))?;
+                break;
             }
-        }
-        BatchForm::JsonArray => {
-            let refused = |error: &ScanError| scan_refusal(error, text, 0, limits.depth_max);
-            let mut scanner = Scanner::new(text, limits.depth_max + 1);
-            if !scanner.take(b'[') {
-                return Err(Refusal {
-                    code: "invalid_json",
-                    pointer: None,
-                    detail: "a batch is a JSON array of events, or one event a line with content type application/x-ndjson".to_owned(),
-                    offset: Some(scanner.offset()),
-                });
-            }
-            if !scanner.take(b']') {
-                loop {
-                    scanner.skip_space();
-                    let start = scanner.offset();
-                    let element = match scanner.value(0) {
-                        Ok(element) => element.source,
-                        Err(error @ ScanError { kind: ScanErrorKind::Syntax(_), .. }) => return Err(refused(&error)),
-                        // Its brackets still say where it ends: it is refused by itself, as one line would be.
-                        Err(error) => scanner.pass_over(start).ok_or_else(|| refused(&error))?,
-                    };
-                    push(parse_text(element, start, limits))?;
-                    if !scanner.take(b',') {
-                        scanner.require(b']', "`,` or `]`").map_err(|error| refused(&error))?;
-                        break;
-                    }
-                }
-            }
-            scanner.end().map_err(|error| refused(&error))?;
         }
     }
+    scanner.end().map_err(|error| refused(&error))?;
     Ok(events)
 }
 

@@ -50,6 +50,14 @@ fn story(ask: impl Fn(&[&str]) -> Value) {
     let rest = ask(&["event", "list", "--cursor", cursor]);
     assert_eq!(rest["events"][0]["type"], "policy.bound");
     assert!(rest.get("pagingCursor").is_none() && rest["resumeCursor"].is_string());
+
+    let set = ["cursor", "set", "portal", "--cursor", cursor];
+    assert_eq!(ask(&set), json!({"name": "portal", "set": true}));
+    let shown = ask(&["cursor", "show", "portal"]);
+    assert_eq!((&shown["cursor"], &shown["lag"]["events"]), (&json!(cursor), &json!(1)));
+    assert_eq!(ask(&["cursor", "list"])["cursors"][0]["name"], "portal");
+    assert_eq!(ask(&["cursor", "delete", "portal"]), json!({"name": "portal", "deleted": true}));
+    assert_eq!(ask(&["cursor", "list"]), json!({"cursors": []}));
 }
 
 #[test]

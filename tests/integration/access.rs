@@ -30,6 +30,12 @@ const CALLS: &[(&str, &str, For, &str, &str, u16)] = &[
     ("POST /api/v1/events", "events:write", For::Company, "/api/v1/events", r#"{"type":"a"}"#, 201),
     ("POST /api/v1/events/test", "admin", For::Company, "/api/v1/events/test", r#"{"type":"a"}"#, 202),
     ("POST /api/v1/events/batch", "events:write", For::Company, "/api/v1/events/batch", r#"[{"type":"a"}]"#, 200),
+    ("GET /api/v1/cursors", "events:read", For::Company, "/api/v1/cursors", "", 200),
+    ("GET /api/v1/cursors/{name}", "events:read", For::Company, "/api/v1/cursors/nobody", "", 404),
+    ("PUT /api/v1/cursors/{name}", "events:read", For::Company, "/api/v1/cursors/nobody", r#"{"cursor":"AA"}"#, 400),
+    ("DELETE /api/v1/cursors/{name}", "events:read", For::Company, "/api/v1/cursors/nobody", "", 404),
+    // Asked for something that it refuses, because a stream does not end.
+    ("GET /api/v1/events/stream", "events:read", For::Company, "/api/v1/events/stream?cursor=AA", "", 400),
     (
         "POST /api/v1/webhooks/subscriptions",
         "subscriptions:write",
@@ -266,6 +272,7 @@ fn each_scope_of_a_company_opens_its_calls_and_no_others() {
                 _ if !has_scope => (403, "insufficient_scope"),
                 For::System => (403, "needs_system_key"),
                 For::Open if status >= 400 => (status, code_of(call)),
+                _ if status == 400 => (status, "invalid_cursor"),
                 _ if status >= 400 => (status, "not_found"),
                 _ => (status, ""),
             };
@@ -290,6 +297,7 @@ fn a_system_key_administers_and_does_nothing_else() {
                 _ if !has_scope => (403, "insufficient_scope"),
                 For::Company => (403, "system_key"),
                 For::Open if status >= 400 => (status, code_of(call)),
+                _ if status == 400 => (status, "invalid_cursor"),
                 _ if status >= 400 => (status, "not_found"),
                 _ => (status, ""),
             };

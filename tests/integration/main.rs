@@ -6,9 +6,12 @@
 mod support;
 
 mod access;
+mod bridge;
 mod clock;
+mod cloudevents;
 mod command_line;
 mod connections;
+mod cursors;
 mod damage;
 mod day;
 mod dedupe;
@@ -32,5 +35,6 @@ mod replays;
 mod retention;
 mod rotation;
 mod schemas;
+mod streams;
 mod subscriptions;
 mod webhooks;

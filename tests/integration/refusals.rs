@@ -197,6 +197,8 @@ fn an_id_that_is_no_whole_number_is_refused() {
     }
 }
 
+const CONSUMER: &str = "the parameter `consumer` is wrong: a cursor's name is 1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-', and starts with a letter or a digit";
+
 #[test]
 fn a_parameter_that_is_wrong_is_named() {
     let daemon = TestDaemon::start();
@@ -224,14 +226,19 @@ fn a_parameter_that_is_wrong_is_named() {
         (&many, "invalid_parameter", "the parameter `types` is wrong: a filter has at most 100 types"),
         ("limt=5", "unknown_parameter", "there is no parameter `limt` here; did you mean `limit`?"),
         ("Limit=5", "unknown_parameter", "there is no parameter `Limit` here; did you mean `limit`?"),
-        ("consumer=a", "unknown_parameter", "there is no parameter `consumer` here"),
+        ("consumers=a", "unknown_parameter", "there is no parameter `consumers` here; did you mean `consumer`?"),
+        ("consumer=", "invalid_parameter", CONSUMER),
+        ("consumer=a/b", "invalid_parameter", CONSUMER),
+        ("consumer=a&from=oldest", "invalid_parameter", "the parameters `cursor`, `consumer` and `from` exclude each other"),
+        ("consumer=a&cursor=AA", "invalid_parameter", "the parameters `cursor`, `consumer` and `from` exclude each other"),
+        ("order=desc&consumer=a", "invalid_parameter", "the parameter `consumer` goes with `order=asc` only"),
         ("limit=5&limit=5", "repeated_parameter", "the parameter `limit` is there twice"),
         ("cursor=a&cursor=b", "repeated_parameter", "the parameter `cursor` is there twice"),
         ("types=a&types=b", "repeated_parameter", "the parameter `types` is there twice"),
         ("from=oldest&from=oldest", "repeated_parameter", "the parameter `from` is there twice"),
         ("order=asc&order=asc", "repeated_parameter", "the parameter `order` is there twice"),
         ("wait=0&%77ait=0", "repeated_parameter", "the parameter `wait` is there twice"),
-        ("from=oldest&cursor=AA", "invalid_parameter", "the parameters `cursor` and `from` exclude each other"),
+        ("from=oldest&cursor=AA", "invalid_parameter", "the parameters `cursor`, `consumer` and `from` exclude each other"),
         ("order=desc&wait=1", "invalid_parameter", "the parameter `wait` goes with `order=asc` only"),
         ("cursor=AA", "invalid_cursor", "the cursor is not one that this server made"),
         ("cursor=", "invalid_cursor", "the cursor is not one that this server made"),

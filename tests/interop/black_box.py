@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -71,11 +72,21 @@ class Daemon:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.read()
 
+    def send(self, path, body, headers):
+        """Posts bytes; the status and the answer."""
+        request = urllib.request.Request(self.url + path, body, {**headers, "X-Api-Key": self.key})
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
     def post(self, path, body):
-        headers = {"Content-Type": "application/json", "X-Api-Key": self.key}
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)
+        """Posts JSON, which must be taken; the answer."""
+        status, answer = self.send(path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        if status >= 300:
+            raise SystemExit(f"{path} answered {status}: {answer}")
+        return answer
 
     def stop(self):
         self.process.terminate()

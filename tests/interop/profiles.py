@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.parse
 
-from cloudevents.http import from_http, from_json
+from cloudevents.v1.http import from_http, from_json
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from black_box import PATIENCE, Daemon, Receiver, Tally

@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod http;
 pub mod real;
 pub mod receiver;
+pub mod sse;
 
 use std::time::{Duration, Instant};
 

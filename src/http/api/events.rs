@@ -10,7 +10,7 @@ use bytes::Bytes;
 use url::form_urlencoded;
 
 use crate::catalog::PayloadSchema;
-use crate::domain::cursor::Direction;
+use crate::domain::cursor::{CursorName, Direction};
 use crate::domain::event::EventId;
 use crate::domain::filter::TypeFilter;
 use crate::http::body::Pieces;
@@ -36,7 +36,7 @@ pub(in crate::http) async fn list(call: Call) -> Result<Response, Fault> {
         Some(patience) => events.wait(&request, patience, &call.services.shutdown).await?,
         None => events.page(&request)?,
     };
-    Ok(render(&call, page))
+    Ok(render(&call, &request.filter, page))
 }
 
 /// `GET /api/v1/events/{id}`
@@ -84,25 +84,37 @@ pub(in crate::http) async fn types(call: Call) -> Result<Response, Fault> {
 /// What a list is asked for, and how long its caller waits when there is nothing.
 fn read_request(call: &Call) -> Result<(PageRequest, Option<Duration>), Fault> {
     let company = call.company()?;
-    let query = call.query(&["types", "cursor", "limit", "from", "order", "wait"])?;
+    let query = call.query(&["types", "cursor", "consumer", "limit", "from", "order", "wait"])?;
     let filter = query.parsed("types", |text| TypeFilter::parse_list(text).map_err(|error| error.to_string()))?;
     let limit = query.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
     let wait = query.number("wait", 0, WAIT_SECONDS_MAX)?;
     let directions = [("asc", Direction::Ascending), ("desc", Direction::Descending)];
     let direction = query.word("order", &directions)?.unwrap_or(Direction::Ascending);
     let from = query.parsed("from", parse_origin)?;
+    let consumer = query.parsed("consumer", |text| text.parse::<CursorName>().map_err(|error| error.to_string()))?;
     let cursor = query.text("cursor").map(str::to_owned);
-    if cursor.is_some() && from.is_some() {
-        return Err(Fault::bad_request("invalid_parameter", "the parameters `cursor` and `from` exclude each other"));
+    if usize::from(cursor.is_some()) + usize::from(from.is_some()) + usize::from(consumer.is_some()) > 1 {
+        return Err(Fault::bad_request("invalid_parameter", "the parameters `cursor`, `consumer` and `from` exclude each other"));
     }
     if direction == Direction::Descending && wait.is_some() {
         return Err(Fault::bad_request("invalid_parameter", "the parameter `wait` goes with `order=asc` only"));
     }
+    if direction == Direction::Descending && consumer.is_some() {
+        return Err(Fault::bad_request("invalid_parameter", "the parameter `consumer` goes with `order=asc` only"));
+    }
+    let (cursor, filter) = match consumer {
+        None => (cursor, filter),
+        Some(name) => {
+            let kept = call.services.consumers.continuation(company, &name)?;
+            let kept = kept.ok_or_else(|| Fault::no_such_cursor(name.as_str()))?;
+            (Some(kept.cursor), filter.or(kept.filter))
+        }
+    };
     let request = PageRequest { company, filter: filter.unwrap_or_default(), direction, limit, cursor, from };
     Ok((request, wait.filter(|seconds| *seconds > 0).map(Duration::from_secs)))
 }
 
-fn parse_origin(text: &str) -> Result<Origin, String> {
+pub(super) fn parse_origin(text: &str) -> Result<Origin, String> {
     match text {
         "oldest" => Ok(Origin::Oldest),
         "latest" => Ok(Origin::Latest),
@@ -115,7 +127,7 @@ fn parse_origin(text: &str) -> Result<Origin, String> {
     }
 }
 
-fn render(call: &Call, page: EventPage) -> Response {
+fn render(call: &Call, filter: &TypeFilter, page: EventPage) -> Response {
     let mut pieces = Vec::with_capacity(page.parts.len() + 2);
     pieces.push(Bytes::from_static(PAGE_PREFIX));
     pieces.extend(page.parts);
@@ -123,7 +135,7 @@ fn render(call: &Call, page: EventPage) -> Response {
     let mut response = json_text(StatusCode::OK, Body::new(Pieces::of(pieces)));
     let headers = response.headers_mut();
     if let Some(cursor) = page.paging {
-        if let Ok(link) = HeaderValue::from_maybe_shared(Bytes::from(next_link(call, &cursor))) {
+        if let Ok(link) = HeaderValue::from_maybe_shared(Bytes::from(next_link(call, filter, &cursor))) {
             headers.insert(LINK, link);
         }
         if let Ok(cursor) = HeaderValue::from_maybe_shared(cursor) {
@@ -137,19 +149,26 @@ fn render(call: &Call, page: EventPage) -> Response {
 }
 
 /// The same list from `cursor` on, as a link (RFC 8288).
-fn next_link(call: &Call, cursor: &[u8]) -> Vec<u8> {
+fn next_link(call: &Call, filter: &TypeFilter, cursor: &[u8]) -> Vec<u8> {
     let config = call.services.config.load();
     let mut link = Vec::with_capacity(256);
     link.extend_from_slice(b"<");
     link.extend_from_slice(config.public_url.as_bytes());
     link.extend_from_slice(b"/api/v1/events?");
-    let kept = call.query_text().split('&').filter(|pair| {
+    let mut names_types = false;
+    for pair in call.query_text().split('&') {
         // A name may be written with escapes.
-        form_urlencoded::parse(pair.as_bytes()).next().is_some_and(|(name, _)| name != "cursor" && name != "from")
-    });
-    for pair in kept {
-        link.extend_from_slice(pair.as_bytes());
-        link.push(b'&');
+        let Some((name, _)) = form_urlencoded::parse(pair.as_bytes()).next() else { continue };
+        if !matches!(name.as_ref(), "cursor" | "from" | "consumer") {
+            names_types |= name == "types";
+            link.extend_from_slice(pair.as_bytes());
+            link.push(b'&');
+        }
+    }
+    if !names_types && !filter.is_everything() {
+        // The types that the named cursor brought along.
+        let types = form_urlencoded::byte_serialize(filter.canonical().as_bytes()).collect::<String>();
+        link.extend_from_slice(format!("types={types}&").as_bytes());
     }
     link.extend_from_slice(b"cursor=");
     link.extend_from_slice(cursor);

@@ -5,6 +5,8 @@ use axum::http::header::HeaderName;
 use axum::response::Response;
 use tokio::task::spawn_blocking;
 
+use super::cloudevents;
+use crate::domain::company::CompanyId;
 use crate::domain::event::{DedupeKey, EventLimits, NewEvent, Receipt};
 use crate::http::call::{Call, json_text, located};
 use crate::http::fault::Fault;
@@ -16,22 +18,22 @@ use crate::wire::publish::{
     BatchForm, Refusal, may_have_snapshots, parse_batch, parse_event, parse_event_beside_snapshots, parse_test_event,
 };
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What a batch may be sent as.
 const BATCH_TYPES: &str = "application/x-ndjson or application/json";
 
 /// The sizes that are in force.
-struct Sizes {
-    event: EventLimits,
-    body_bytes_max: usize,
+pub(in crate::http) struct Sizes {
+    pub event: EventLimits,
+    pub body_bytes_max: usize,
     /// With snapshots.
-    snapshot_body_bytes_max: usize,
-    batch_bytes_max: usize,
-    batch_events_max: usize,
+    pub snapshot_body_bytes_max: usize,
+    pub batch_bytes_max: usize,
+    pub batch_events_max: usize,
 }
 
-fn sizes(call: &Call) -> Sizes {
+pub(in crate::http) fn sizes(call: &Call) -> Sizes {
     let config = call.services.config.load();
     let limits = &config.limits;
     let event = EventLimits {
@@ -51,6 +53,9 @@ fn sizes(call: &Call) -> Sizes {
 
 /// `POST /api/v1/events`
 pub(in crate::http) async fn one(call: Call) -> Result<Response, Fault> {
+    if cloudevents::is_meant(&call) {
+        return cloudevents::publish(call).await;
+    }
     let company = call.company()?;
     call.query(&[])?;
     call.require_json()?;
@@ -65,6 +70,11 @@ pub(in crate::http) async fn one(call: Call) -> Result<Response, Fault> {
     };
     let event = refuse_counted(&call, parsed)?;
     let event = with_idempotency_key(&call, event)?;
+    store_one(call, company, event).await
+}
+
+/// Publishes one event, and renders what its publisher is told.
+pub(super) async fn store_one(call: Call, company: CompanyId, event: NewEvent) -> Result<Response, Fault> {
     let stored = call.services.events.publish(company, &call.principal, event).await;
     count(&call.services.metrics.published, &stored);
     let stored = stored?;
@@ -100,7 +110,11 @@ pub(in crate::http) async fn batch(call: Call) -> Result<Response, Fault> {
     };
     let sizes = sizes(&call);
     let (call, body) = call.read_body(sizes.batch_bytes_max, StatusCode::PAYLOAD_TOO_LARGE).await?;
-    let items = parse_batch(&body, form, &sizes.event, sizes.batch_events_max)?;
+    store_batch(call, company, parse_batch(&body, form, &sizes.event, sizes.batch_events_max)?).await
+}
+
+/// Publishes what is right of a batch, and renders what became of each.
+pub(super) async fn store_batch(call: Call, company: CompanyId, items: Vec<Result<NewEvent, Refusal>>) -> Result<Response, Fault> {
     call.count_further(items.len().saturating_sub(1))?;
     let counters = &call.services.metrics.published;
     let mut events = Vec::with_capacity(items.len());
@@ -130,14 +144,14 @@ pub(in crate::http) async fn batch(call: Call) -> Result<Response, Fault> {
     Ok(json_text(StatusCode::OK, results(&outcomes)))
 }
 
-fn refuse_counted(call: &Call, parsed: Result<NewEvent, Refusal>) -> Result<NewEvent, Fault> {
+pub(super) fn refuse_counted(call: &Call, parsed: Result<NewEvent, Refusal>) -> Result<NewEvent, Fault> {
     parsed.map_err(|refusal| {
         call.services.metrics.published.refused.inc();
         refusal.into()
     })
 }
 
-fn count(counters: &PublishCounters, outcome: &Result<Receipt, PublishError>) {
+pub(in crate::http) fn count(counters: &PublishCounters, outcome: &Result<Receipt, PublishError>) {
     let counter = match outcome {
         Ok(receipt) if receipt.duplicate => &counters.duplicate,
         Ok(_) => &counters.stored,
