@@ -330,9 +330,9 @@ fn the_local_socket_is_for_everything_and_says_for_which_company() {
     for (call, _, whose, target, body, status) in CALLS.iter().copied() {
         let plain = local.send(&request(call, target, body));
         if whose == For::Company {
-            assert_eq!((plain.status, code(&plain).as_str()), (400, "no_company"), "{call}");
+            assert_eq!((plain.status, code(&plain).as_str()), as_told(call, (400, "no_company")), "{call}");
             let unknown = local.send(&request(call, target, body).header("Lutine-Company", "nobody"));
-            assert_eq!((unknown.status, code(&unknown).as_str()), (404, "no_such_company"), "{call}");
+            assert_eq!((unknown.status, code(&unknown).as_str()), as_told(call, (404, "no_such_company")), "{call}");
             for name in ["acme", "1"] {
                 assert_eq!(local.send(&request(call, target, body).header("Lutine-Company", name)).status, status, "{call}");
             }

@@ -14,7 +14,7 @@ use lutine::store::disk::{Disk, OpenMode};
 use lutine::store::faults::Faults;
 use lutine::store::sealed_database;
 use lutine::telemetry::metrics::Metrics;
-use redb::{Builder, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Builder, ReadableTable, StorageBackend, TableDefinition, WriteTransaction};
 
 use crate::sending::wishes;
 use crate::stage::{COMPANY, Stage, actor, company, event, now_or_never, origins};
