@@ -4,8 +4,8 @@
 
 mod delivery;
 mod store;
-mod tokens;
 mod streams;
+mod tokens;
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,8 +18,8 @@ use prometheus_client::registry::Registry;
 
 pub use self::delivery::DeliveryMetrics;
 pub use self::store::StoreMetrics;
-pub use self::tokens::{TokenMetrics, TokenOutcome};
 pub use self::streams::{StreamEnd, StreamMetrics};
+pub use self::tokens::{TokenMetrics, TokenOutcome};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,8 +1,8 @@
 //! JSON that enters and leaves the process, and nothing else of it.
 
 pub mod admin;
-pub mod clients;
 pub mod bridge;
+pub mod clients;
 pub mod cloudevents;
 pub mod cursors;
 pub mod deliveries;

@@ -252,6 +252,8 @@ fn the_matrix_has_every_route() {
         .lines()
         .filter_map(|line| methods.iter().find_map(|method| line.find(method)).and_then(|start| line[start + 1..].split('"').next()))
         .collect();
+    // The bridge refuses in words of its own; `bridge.rs` holds every one of them.
+    routes.retain(|route| !route.contains("/external/"));
     let mut calls: Vec<&str> = CALLS.iter().map(|call| call.0).collect();
     routes.sort_unstable();
     calls.sort_unstable();
