@@ -93,11 +93,7 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/pause", Access::Key(SubscriptionsWrite, Write), subscriptions::pause)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/resume", Access::Key(SubscriptionsWrite, Write), subscriptions::resume)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/test", Access::Key(SubscriptionsWrite, Write), subscriptions::test)
-        .guarded(
-            "POST /api/v1/webhooks/subscriptions/{id}/rotate-secret",
-            Access::Key(SubscriptionsWrite, Write),
-            subscriptions::rotate_secret,
-        )
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/rotate-secret", Access::Key(SubscriptionsWrite, Write), subscriptions::rotate)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/replay", Access::Key(DeliveriesReplay, Write), replays::start)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/retry", Access::Key(DeliveriesReplay, Write), deliveries::retry_all)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/discard", Access::Key(DeliveriesReplay, Write), deliveries::discard_all)

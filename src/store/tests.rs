@@ -195,6 +195,10 @@ impl Bench {
         }
     }
 
+    fn resumes(&self, subscription: &Subscription) -> u32 {
+        self.store.subscription(subscription.id).unwrap().resumes
+    }
+
     fn state(&self, subscription: &Subscription, event: EventId) -> Option<DeliveryStateName> {
         self.store.delivery(subscription, event).unwrap().map(|view| view.state)
     }
@@ -307,7 +311,7 @@ fn the_report_of_a_receiver_does_not_undo_what_a_person_said() {
     let subscription = bench.subscribe("", Position::START);
     let report = |standing, health| {
         bench.record(Outcomes {
-            receivers: vec![ReceiverNote { subscription: subscription.id, standing, health, resumes: 0 }],
+            receivers: vec![ReceiverNote { subscription: subscription.id, standing, health, resumes: bench.resumes(&subscription) }],
             ..Outcomes::default()
         });
         let seen = bench.store.subscription(subscription.id).unwrap();
@@ -479,13 +483,13 @@ fn a_person_retries_and_discards_with_a_row_in_the_audit_log() {
         positions: vec![(subscription.id, placed(event, &[]))],
         ..Outcomes::default()
     });
-    let write = |row, act| {
-        now_or_never(bench.store.write_row(id(&subscription, event.id), row, &actor(), act, "not wanted")).unwrap();
+    let write = |row, act, reason| {
+        now_or_never(bench.store.write_row(id(&subscription, event.id), row, &actor(), act, reason)).unwrap();
     };
-    write(DeliveryRow::Retry(retry(&bench)), "delivery.retry");
+    write(DeliveryRow::Retry(retry(&bench)), "delivery.retry", "");
     assert_eq!(bench.state(&subscription, event.id), Some(DeliveryStateName::Pending));
     assert_eq!(bench.store.delivery_state().unwrap().unannounced, []);
-    write(DeliveryRow::Closed(closed(&bench, CloseState::Cancelled)), "delivery.discard");
+    write(DeliveryRow::Closed(closed(&bench, CloseState::Cancelled)), "delivery.discard", "not wanted");
     assert_eq!(bench.state(&subscription, event.id), Some(DeliveryStateName::Cancelled));
     let audit = bench.store.audit(None, 2).unwrap();
     let told: Vec<_> = audit.iter().map(|row| (row.act.as_str(), row.object.as_str(), row.detail.as_str())).collect();

@@ -22,7 +22,7 @@ enum For {
 
 /// Every call as it stands in the table of routes, the scope it wants, whose it is, a target, a body, and what it
 /// answers to whom it lets in.
-const CALLS: [(&str, &str, For, &str, &str, u16); 31] = [
+const CALLS: [(&str, &str, For, &str, &str, u16); 38] = [
     ("GET /api/v1/events", "events:read", For::Company, "/api/v1/events", "", 200),
     ("GET /api/v1/events/{id}", "events:read", For::Company, "/api/v1/events/1", "", 200),
     ("GET /api/v1/events/sample", "events:read", For::Company, "/api/v1/events/sample?type=claim.created", "", 200),
@@ -74,6 +74,41 @@ const CALLS: [(&str, &str, For, &str, &str, u16); 31] = [
         "",
         404,
     ),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/rotate-secret",
+        "subscriptions:write",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/900/rotate-secret",
+        "",
+        404,
+    ),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/replay",
+        "deliveries:replay",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/900/replay",
+        r#"{"ids":[1]}"#,
+        404,
+    ),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/retry",
+        "deliveries:replay",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/900/retry",
+        "",
+        404,
+    ),
+    (
+        "POST /api/v1/webhooks/subscriptions/{id}/discard",
+        "deliveries:replay",
+        For::Company,
+        "/api/v1/webhooks/subscriptions/900/discard",
+        r#"{"reason":"x"}"#,
+        404,
+    ),
+    ("GET /api/v1/replays", "deliveries:read", For::Company, "/api/v1/replays", "", 200),
+    ("GET /api/v1/replays/{id}", "deliveries:read", For::Company, "/api/v1/replays/900", "", 404),
+    ("POST /api/v1/replays/{id}/cancel", "deliveries:replay", For::Company, "/api/v1/replays/900/cancel", "", 404),
     ("GET /api/v1/deliveries/{id}", "deliveries:read", For::Company, "/api/v1/deliveries/900-1", "", 404),
     ("POST /api/v1/deliveries/{id}/retry", "deliveries:replay", For::Company, "/api/v1/deliveries/900-1/retry", "", 404),
     (
