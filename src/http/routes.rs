@@ -120,11 +120,7 @@ pub(super) fn router(services: &Services) -> Router {
         .guarded("GET /api/v1/webhooks/public-key", Access::Key(SubscriptionsRead, Read), handshakes::public_key)
         .open("GET /api/v1/webhooks/consent/{token}", Access::Open, handshakes::consent)
         .open("POST /api/v1/webhooks/consent/{token}", Access::Open, handshakes::consent)
-        .guarded(
-            "POST /api/v1/webhooks/subscriptions/{id}/rotate-secret",
-            Access::Key(SubscriptionsWrite, Write),
-            subscriptions::rotate_secret,
-        )
+        .guarded("POST /api/v1/webhooks/subscriptions/{id}/rotate-secret", Access::Key(SubscriptionsWrite, Write), subscriptions::rotate)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/replay", Access::Key(DeliveriesReplay, Write), replays::start)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/retry", Access::Key(DeliveriesReplay, Write), deliveries::retry_all)
         .guarded("POST /api/v1/webhooks/subscriptions/{id}/discard", Access::Key(DeliveriesReplay, Write), deliveries::discard_all)

@@ -63,7 +63,8 @@ fn strict_order_waits_for_the_failing_event_until_it_is_dead() {
     wait_until("the record", || acme.delivery(1, 3)["nextDueUtc"] != Value::Null);
     assert_eq!(acme.subscription(1)["backlog"]["events"], 4);
     assert_eq!(acme.delivery_list(1, "?state=pending"), [6, 5, 4, 3]);
-    for count in [4, 8] {
+    for (attempts, count) in [(1, 4), (2, 8)] {
+        daemon.wait("the record", || acme.delivery(1, 3)["attempts"].as_array().unwrap().len() == attempts);
         daemon.clock.advance(Duration::from_secs(111));
         wait_until("the next attempt", || receiver.count() == count);
     }

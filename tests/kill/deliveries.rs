@@ -47,7 +47,7 @@ fn distinct(receiver: &Receiver) -> usize {
 }
 
 /// The webhooks that may come again after these kills: those under way, and those whose outcome was not on disk yet.
-fn bound(hooks: &[Hook], kills: &[Instant]) -> usize {
+pub fn bound(hooks: &[Hook], kills: &[Instant]) -> usize {
     // The commit itself takes some time, too.
     let span = RECORD_AFTER * 2;
     let unrecorded = |kill: &Instant| hooks.iter().filter(|hook| hook.at <= *kill && *kill - hook.at <= span).count();

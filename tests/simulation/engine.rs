@@ -439,7 +439,7 @@ impl World {
 
     /// One random act.
     fn act(&mut self, life: &mut Life) -> Lived {
-        match self.chance.below(48) {
+        match self.chance.below(50) {
             0..=10 => {
                 let count = 1 + self.chance.below(6);
                 self.publish(life, count)
@@ -487,6 +487,7 @@ impl World {
             42 | 43 => self.replay(life),
             44 => self.cancel_replay(life),
             45 => self.retry_all(life),
+            46 | 47 => self.retry(life),
             _ => self.expire(life),
         }
     }

@@ -189,6 +189,7 @@ impl Core {
             let (mut row, mut owed) = (positions.remove(&subscription.id), retries.remove(&(subscription.id, 0)).unwrap_or_default());
             if let Some(attempts) = unjudged.remove(&LaneId::own(subscription.id)) {
                 core.judge_late(&subscription, &mut row, &mut owed, attempts, now)?;
+                core.dirty.insert(LaneId::own(subscription.id));
             }
             if core.faults.key_order_lost_at_restart {
                 owed.iter_mut().for_each(|(_, row)| row.key = None);

@@ -119,7 +119,7 @@ pub(in crate::http) async fn resume(call: Call) -> Result<Response, Fault> {
 }
 
 /// `POST /api/v1/webhooks/subscriptions/{id}/rotate-secret`
-pub(in crate::http) async fn rotate_secret(call: Call) -> Result<Response, Fault> {
+pub(in crate::http) async fn rotate(call: Call) -> Result<Response, Fault> {
     call.query(&[])?;
     let subscription = named(&call)?;
     let (call, body) = call.read_optional_json(BODY_BYTES_MAX).await?;
