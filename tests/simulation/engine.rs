@@ -678,6 +678,7 @@ impl World {
         self.disk.enter("acting");
         let written = now_or_never(life.store.write_row(id, DeliveryRow::Closed(row), &actor(), "delivery.discard", "enough"));
         self.answered(written)?;
+        self.oracle.unsure_discard = None;
         self.oracle.count(if state == DeliveryStateName::Dead { "dead letter discarded" } else { "discarded" });
         Ok(())
     }

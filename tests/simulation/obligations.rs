@@ -89,6 +89,8 @@ struct Track {
     /// A person has retried it.
     by_hand: bool,
     is_cancelled: bool,
+    /// A person has given it up, perhaps before it was retried.
+    was_cancelled: bool,
     is_in_flight: bool,
     was_slow: bool,
 }
@@ -111,6 +113,8 @@ pub struct Oracle {
     life: u32,
     /// Somebody has begun to delete it, and was not answered yet.
     pub unsure_deletion: Option<SubscriptionId>,
+    /// The same of a delivery that is given up.
+    pub unsure_discard: Option<DeliveryId>,
     pub census: BTreeMap<&'static str, u64>,
 }
 
@@ -313,12 +317,16 @@ impl Oracle {
         track.recorded_due = None;
         track.is_dead = false;
         track.is_recorded_dead = false;
+        track.is_cancelled = false;
     }
 
     /// A person gives it up.
     pub fn discarded(&mut self, delivery: DeliveryId) {
         trace(|| format!("{delivery} is discarded"));
-        self.tracks.entry(delivery).or_default().is_cancelled = true;
+        self.unsure_discard = Some(delivery);
+        let track = self.tracks.entry(delivery).or_default();
+        track.is_cancelled = true;
+        track.was_cancelled = true;
     }
 
     fn in_flight(&self, wanted: impl Fn(&DeliveryId, &Track) -> bool) -> usize {
@@ -514,6 +522,13 @@ impl Oracle {
             track.is_dead = track.is_recorded_dead;
             track.is_in_flight = false;
         }
+        if let Some(id) = self.unsure_discard.take()
+            && let Some(subscription) = store.subscription(id.subscription)
+        {
+            let view = store.delivery_of(&subscription, id).map_err(|error| error.to_string())?;
+            let is_cancelled = view.is_none_or(|view| view.state == DeliveryStateName::Cancelled);
+            self.tracks.entry(id).or_default().is_cancelled = is_cancelled;
+        }
         if let Some(id) = self.unsure_deletion.take().filter(|id| store.subscription(*id).is_none()) {
             self.deleted(id);
         }
@@ -568,7 +583,7 @@ impl Oracle {
                 match view.map(|view| view.state) {
                     Some(DeliveryStateName::Delivered) if track.taken.is_some() => sent += 1,
                     Some(DeliveryStateName::Dead) if track.failures > 0 || track.was_refused => {}
-                    Some(DeliveryStateName::Cancelled) if track.is_cancelled => {}
+                    Some(DeliveryStateName::Cancelled) if track.was_cancelled => {}
                     Some(DeliveryStateName::Expired) | None if has_expired => {}
                     other => return Err(format!("{delivery} is {other:?} in the end: {track:?}")),
                 }
@@ -601,8 +616,8 @@ impl Oracle {
                     Some(DeliveryStateName::Dead) if track.failures as usize >= full => "exhausted",
                     Some(DeliveryStateName::Dead) if track.was_by_hand && track.seen as usize >= full => "exhausted",
                     Some(DeliveryStateName::Expired) if has_expired => "expired",
-                    Some(DeliveryStateName::Cancelled) if track.is_cancelled => "cancelled",
-                    None if has_expired && (track.taken.is_some() || track.is_recorded_dead || track.is_cancelled) => "ended and purged",
+                    Some(DeliveryStateName::Cancelled) if track.was_cancelled => "cancelled",
+                    None if has_expired && (track.taken.is_some() || track.is_recorded_dead || track.was_cancelled) => "ended and purged",
                     _ => {
                         return Err(format!("{delivery} ({}, created {}) is {state:?} in the end: {track:?}", event.folded, event.created));
                     }

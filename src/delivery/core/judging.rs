@@ -73,6 +73,8 @@ impl Core {
         self.outcomes.attempts.push(attempt);
         self.note_health(id.subscription, health_before, exhausted);
         self.dirty.insert(id);
+        // Its health may be all that the subscription's own lane is still there for.
+        self.dirty.insert(LaneId::own(id.subscription));
         self.note_outcome(now);
         self.run_next(id);
     }

@@ -33,7 +33,7 @@ use crate::domain::health::Health;
 use crate::domain::subscription::{DeliveryId, ReplayId, Subscription, SubscriptionId};
 use crate::domain::time::Timestamp;
 use crate::store::faults::Faults;
-use crate::store::{AttemptRow, DeliveryRow, LogEvent, Outcomes, ReadError, Replay, RetryRow, Store};
+use crate::store::{AttemptRow, DeliveryRow, LogEvent, Outcomes, ReadError, Replay, ReplayState, RetryRow, Store};
 use crate::telemetry::metrics::DeliveryMetrics;
 use crate::webhook::{Origins, Target};
 
@@ -212,6 +212,10 @@ impl Core {
                 Some(replay) => Some(replay),
                 None => core.store.replay(ReplayId(id.run))?,
             };
+            // What a cancelled one attempted last is told by the attempt log alone.
+            if replay.as_ref().is_some_and(|replay| replay.progress.state == ReplayState::Cancelled) {
+                continue;
+            }
             if let (Some(replay), Some(attempts)) = (&mut replay, unjudged.remove(&id)) {
                 let mut row = Some(replay.progress.place.clone());
                 replay.progress.done += core.judge_late(&subscription, &mut row, &mut owed, attempts, now)?;
