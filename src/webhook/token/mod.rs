@@ -268,21 +268,35 @@ fn chance() -> u32 {
 
 /// The tokens of all subscriptions. They outlive their targets, which go when a subscription has nothing to deliver.
 #[derive(Clone, Default)]
-pub(super) struct Tokens(Arc<Mutex<HashMap<SubscriptionId, Arc<Source>>>>);
+pub(super) struct Tokens(Arc<Mutex<Sources>>);
+
+struct Sources {
+    by_subscription: HashMap<SubscriptionId, Arc<Source>>,
+    /// With so many of them, those at rest are let go.
+    sweep_at: usize,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { by_subscription: HashMap::new(), sweep_at: RESTING_MAX }
+    }
+}
 
 impl Tokens {
     /// Where the token of a subscription comes from. One that was changed has another source than before.
     pub fn source(&self, subscription: SubscriptionId, grant: &Arc<Grant>) -> Arc<Source> {
         let mut sources = lock(&self.0);
-        if let Some(known) = sources.get(&subscription).filter(|known| known.grant.fingerprint == grant.fingerprint) {
+        if let Some(known) = sources.by_subscription.get(&subscription).filter(|known| known.grant.fingerprint == grant.fingerprint) {
             return Arc::clone(known);
         }
         let source = Arc::new(Source { grant: Arc::clone(grant), subscription, state: Mutex::default() });
-        if sources.len() >= RESTING_MAX && sources.len() == sources.capacity() {
+        if sources.by_subscription.len() >= sources.sweep_at {
             // Those that a target holds are found again by it; the others cost one call when they are wanted again.
-            sources.retain(|_, source| Arc::strong_count(source) > 1);
+            sources.by_subscription.retain(|_, source| Arc::strong_count(source) > 1);
+            // Not before as many again have come: with many in use every sweep would find nothing.
+            sources.sweep_at = RESTING_MAX.max(2 * sources.by_subscription.len());
         }
-        sources.insert(subscription, Arc::clone(&source));
+        sources.by_subscription.insert(subscription, Arc::clone(&source));
         source
     }
 }
@@ -311,7 +325,7 @@ mod tests {
         for number in 10..100_000 {
             tokens.source(SubscriptionId(number), &grant);
         }
-        assert!(lock(&tokens.0).len() <= 2 * RESTING_MAX);
+        assert!(lock(&tokens.0).by_subscription.len() <= RESTING_MAX);
         for (number, source) in used.iter().enumerate() {
             assert!(Arc::ptr_eq(source, &tokens.source(SubscriptionId(number as u32), &grant)));
         }
