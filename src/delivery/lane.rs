@@ -471,16 +471,17 @@ impl Lane {
         true
     }
 
-    /// Events above `from`, up to `to`, that are settled, under way or owed by a row.
-    pub fn taken_between(&self, from: Position, to: Position) -> u64 {
+    /// Events above `from`, up to `to`, that are settled, under way or owed by a row; some may be of a filter that
+    /// applied before.
+    pub fn taken_between(&self, from: Position, to: Position) -> BTreeSet<EventId> {
         if to <= from {
-            return 0;
+            return BTreeSet::new();
         }
         let range = (Bound::Excluded(from.id), Bound::Included(to.id));
-        let settled = self.slots.range(range).filter(|(_, slot)| slot.is_settled).count() + self.settled_before.range(range).count();
-        let owed = self.owed.range(range).map(|(event, _)| event).filter(|event| !self.in_flight.contains_key(event));
-        let in_flight = self.in_flight.range(range).map(|(event, _)| event);
-        (settled + in_flight.chain(owed).filter(|event| self.is_open(**event)).count()) as u64
+        let settled = self.slots.range(range).filter(|(_, slot)| slot.is_settled).map(|(event, _)| *event);
+        let settled = settled.chain(self.settled_before.range(range).copied());
+        let open = self.owed.range(range).map(|(event, _)| *event).chain(self.in_flight.range(range).map(|(event, _)| *event));
+        settled.chain(open.filter(|event| self.is_open(*event))).collect()
     }
 
     /// Moves over events that have expired and were never attempted; `to` is the last of them.

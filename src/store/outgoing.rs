@@ -420,6 +420,15 @@ impl Store {
         Ok(self.inner.any_event(company, id)?.filter(|event| event.created >= cutoff))
     }
 
+    /// Whether an event is in the log, expired or not, and matches.
+    ///
+    /// # Errors
+    /// As [`Store::read_after`].
+    pub fn is_of_types(&self, company: CompanyId, id: EventId, filter: &TypeFilter) -> Result<bool, ReadError> {
+        let event = self.inner.any_event(company, id)?;
+        Ok(event.is_some_and(|event| filter.matches(&event.kind.to_ascii_lowercase(), &event.version)))
+    }
+
     /// Which companies have events of which types above `position`. The work of one call is bounded: to be asked again
     /// from `reached` until that is the position asked about.
     ///

@@ -82,6 +82,8 @@ struct Track {
     is_told: bool,
     is_dead: bool,
     is_recorded_dead: bool,
+    /// The same, perhaps before it was retried by hand.
+    was_dead: bool,
     /// How often the receiver refused or failed it.
     failures: u32,
     was_refused: bool,
@@ -482,7 +484,9 @@ impl Oracle {
         self.attempted(outcomes);
         for (delivery, row) in &outcomes.rows {
             if let DeliveryRow::Dead(_) = row {
-                self.tracks.entry(*delivery).or_default().is_recorded_dead = true;
+                let track = self.tracks.entry(*delivery).or_default();
+                track.is_recorded_dead = true;
+                track.was_dead = true;
             }
         }
     }
@@ -617,7 +621,7 @@ impl Oracle {
                     Some(DeliveryStateName::Dead) if track.was_by_hand && track.seen as usize >= full => "exhausted",
                     Some(DeliveryStateName::Expired) if has_expired => "expired",
                     Some(DeliveryStateName::Cancelled) if track.was_cancelled => "cancelled",
-                    None if has_expired && (track.taken.is_some() || track.is_recorded_dead || track.was_cancelled) => "ended and purged",
+                    None if has_expired && (track.taken.is_some() || track.was_dead || track.was_cancelled) => "ended and purged",
                     _ => {
                         return Err(format!("{delivery} ({}, created {}) is {state:?} in the end: {track:?}", event.folded, event.created));
                     }

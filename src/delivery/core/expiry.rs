@@ -55,7 +55,11 @@ pub(super) fn expire_unread(
     let from = lane.position.max(lane.expired_to);
     let counted = store.count_matching(lane.subscription.company, from, until, &lane.subscription.wishes.filter)?;
     let (Some(first), Some(last)) = (counted.first, counted.last) else { return Ok(false) };
-    let count = counted.count.saturating_sub(lane.taken_between(from, last));
+    let mut count = counted.count;
+    for event in lane.taken_between(from, last) {
+        let is_counted = store.is_of_types(lane.subscription.company, event, &lane.subscription.wishes.filter)?;
+        count = count.saturating_sub(u64::from(is_counted));
+    }
     lane.pass_expired(last);
     if count > 0 {
         outcomes.expired.push((id, ExpiredRange { first: first.id, last: last.id, count, at: now }));

@@ -1,6 +1,9 @@
 //! What is written down, and what is forgotten after that.
 
+use std::sync::Arc;
+
 use super::super::flight::LaneId;
+use super::super::lane::Lane;
 use super::{Core, RECORD_AFTER, RECORD_AT, Rested, TAIL_INTERVAL, TARGET_KEPT, TARGETS_KEPT_MAX};
 use crate::domain::health::Health;
 use crate::domain::subscription::{ReplayId, SubscriptionId};
@@ -50,13 +53,16 @@ impl Core {
         Some(outcomes)
     }
 
-    /// Keeps a receiver without lanes for its next event, if it is well.
+    /// Keeps a receiver without lanes for its next event; one that is not well keeps the subscription's own lane, so that
+    /// it is known.
     pub(super) fn rest(&mut self, id: SubscriptionId, now: Timestamp) {
-        if !self.receivers.get(&id).is_some_and(|receiver| receiver.runs.is_empty()) {
-            return;
+        let Some(receiver) = self.receivers.get(&id).filter(|receiver| receiver.runs.is_empty()) else { return };
+        if receiver.health != Health::default() {
+            let subscription = Arc::clone(&receiver.subscription);
+            return self.insert(LaneId::own(id), Lane::new(Arc::clone(&subscription), self.routed), subscription);
         }
         let Some(receiver) = self.receivers.remove(&id) else { return };
-        if receiver.health == Health::default() && self.rested.len() < TARGETS_KEPT_MAX {
+        if self.rested.len() < TARGETS_KEPT_MAX {
             self.rested.insert(id, Rested { receiver, since: now });
         }
     }
